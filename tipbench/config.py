@@ -1,0 +1,203 @@
+"""The configuration: one definition from which the CLI, the DAG's conf, the API and the panel take their keys.
+
+Kept free of heavy imports, since `tipbench --help` needs it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tipbench.errors import InputError
+
+EXPERIMENT_PATTERN = r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+ENV_PREFIX = "TIPBENCH_"
+SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+@")
+
+
+def key(default: Any, help: str, **rules: Any) -> Any:
+    """One configuration key: its default, its help and the rules that its values obey."""
+    return field(default=default, metadata={"help": help, **rules})
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to collect, where it runs and where it is kept. Every field is a key of the configuration."""
+
+    models: str = key(
+        "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b",
+        "Comma-separated model tags, as Ollama names them.",
+        many=True,
+    )
+    prompts: str = key("v1,v2-mentor,v3-few-shot", "Comma-separated prompt versions.", many=True)
+    n_tips: int = key(5, "Candidates per scenario.", minimum=1, maximum=200)
+    n_scenarios: int = key(0, "Use only the first N scenarios; 0 means all.", minimum=0)
+    temperature: float = key(0.7, "Sampling temperature.", minimum=0.0, maximum=2.0)
+    experiment: str = key(
+        "tip-bench-auto", "MLflow experiment; its name starts with tip-bench-.", pattern=EXPERIMENT_PATTERN
+    )
+    max_model_b: float = key(
+        4.0, "Refuse models with more parameters than this, in billions.", minimum=0.0, exclusive=True
+    )
+    ollama_url: str = key("http://localhost:11434", "Where Ollama listens.", pattern=r"^https?://[^\s/]+(/\S*)?$")
+    mlflow_url: str = key(
+        "",
+        "MLflow server (http://...), or a folder for a local store. Default: $MLFLOW_TRACKING_URI, else http://localhost:5000.",
+    )
+    engine: str = key(
+        "ollama",
+        "Where text comes from: an Ollama server, or llama.cpp embedded in this process.",
+        choices=("ollama", "embedded"),
+    )
+    seed: int = key(0, "Candidate i of every cell is generated with seed + i.", minimum=0, maximum=2**31 - 1000)
+    num_predict: int = key(160, "Most tokens in one tip.", minimum=1, maximum=8192)
+    num_ctx: int = key(2048, "Context length in tokens; the KV cache grows with it.", minimum=128, maximum=1_048_576)
+    num_thread: int = key(
+        0, "Threads for generation; 0 leaves it to the engine. Set it where a CPU limit applies.", minimum=0, maximum=1024
+    )
+    parallel: int = key(
+        1, "Requests in flight at once; the server needs as many slots (OLLAMA_NUM_PARALLEL).", minimum=1, maximum=64
+    )
+    keep_alive: str = key(
+        "60s",
+        "How long the engine holds a model between requests; 0 frees it after every request.",
+        pattern=r"^(0|[1-9][0-9]*(ms|s|m|h)?)$",
+    )
+    memory_limit: str = key(
+        "",
+        "Memory the engine may use (e.g. 2Gi); a model whose estimate is above it is refused before it is loaded.",
+        pattern=r"^([0-9]+(\.[0-9]+)?([KMGT]i?)?B?)?$",
+    )
+    scenarios: str = key("", "YAML or JSON file with scenarios of your own.", path=True)
+    prompts_dir: str = key("", "Folder with prompt files of your own (NAME.yaml).", path=True)
+    rubric: str = key("", "YAML file with a rubric of your own.", path=True)
+    pull: bool = key(False, "Pull models that Ollama does not have yet, if the policy allows them.")
+    spool: str = key(
+        "",
+        "Folder that keeps finished cells until MLflow has them. Default: tipbench/spool in the user's state folder.",
+        path=True,
+    )
+
+    @property
+    def model_list(self) -> tuple[str, ...]:
+        """The models in the order given, without repeats."""
+        return split_list(self.models)
+
+    @property
+    def prompt_list(self) -> tuple[str, ...]:
+        """The prompt names in the order given, without repeats."""
+        return split_list(self.prompts)
+
+    @property
+    def store_url(self) -> str:
+        """`mlflow_url` with its default filled in."""
+        return self.mlflow_url or os.environ.get("MLFLOW_TRACKING_URI") or "http://localhost:5000"
+
+
+KEYS: Mapping[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Config)}
+_TYPES: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+
+
+def type_of(name: str) -> type:
+    """The Python type of a key: str, int, float or bool."""
+    return _TYPES[str(KEYS[name].type)]
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """`"a, b,a"` -> `("a", "b")`: the non-empty parts in order, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def build(values: Mapping[str, Any], source: str = "configuration") -> Config:
+    """A Config from untrusted values (a YAML file, a conf object, an API body).
+
+    Raises InputError that lists every fault: unknown keys (with the nearest known one), wrong types,
+    values out of bounds. `source` names where the values came from in that message.
+    """
+    faults: list[str] = []
+    checked: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in KEYS:
+            near = difflib.get_close_matches(str(name), KEYS, n=1)
+            faults.append(f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
+            continue
+        try:
+            checked[name] = _checked(name, value)
+        except ValueError as error:
+            faults.append(f"{name}: {error}")
+    if faults:
+        raise InputError(f"{source}: {len(faults)} fault{'s' * (len(faults) > 1)}", tuple(faults))
+    return Config(**checked)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """`value` as the key's type, or ValueError in words. Only lossless conversions are made."""
+    rules, wanted = KEYS[name].metadata, type_of(name)
+    if wanted is str:
+        if rules.get("many") and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+            value = ",".join(value)
+        if not isinstance(value, str):
+            raise ValueError(f"needs text, not {value!r}")
+        if rules.get("many") and not split_list(value):
+            raise ValueError("needs at least one name")
+    elif wanted is bool:
+        if not isinstance(value, bool):
+            raise ValueError(f"needs true or false, not {value!r}")
+    else:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"needs a number, not {value!r}")
+        if wanted is int and value != int(value if math.isfinite(value) else 0):
+            raise ValueError(f"needs a whole number, not {value!r}")
+        if not math.isfinite(value):
+            raise ValueError(f"needs a finite number, not {value!r}")
+        value = wanted(value)
+    _check_rules(value, rules)
+    return value
+
+
+def _check_rules(value: Any, rules: Mapping[str, Any]) -> None:
+    low, high = rules.get("minimum"), rules.get("maximum")
+    if low is not None and (value < low or (rules.get("exclusive") and value == low)):
+        raise ValueError(f"{value} is too small; it must be {'over' if rules.get('exclusive') else 'at least'} {low}")
+    if high is not None and value > high:
+        raise ValueError(f"{value} is too large; it must be at most {high}")
+    if rules.get("choices") and value not in rules["choices"]:
+        raise ValueError(f"{value!r} is not one of {', '.join(rules['choices'])}")
+    if value and rules.get("pattern") and not re.fullmatch(rules["pattern"], value):
+        shown = SECRET_IN_URL.sub("***@", value)
+        raise ValueError(f"{shown!r} does not fit {rules['pattern']}")
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON schema (2020-12) of a configuration object, for the DAG's form, the API and editors."""
+    properties: dict[str, Any] = {}
+    names = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    for name, spec in KEYS.items():
+        rules = spec.metadata
+        entry: dict[str, Any] = {
+            "type": names[type_of(name)],
+            "default": spec.default,
+            "description": rules["help"],
+        }
+        if rules.get("minimum") is not None:
+            entry["exclusiveMinimum" if rules.get("exclusive") else "minimum"] = rules["minimum"]
+        if rules.get("maximum") is not None:
+            entry["maximum"] = rules["maximum"]
+        if rules.get("choices"):
+            entry["enum"] = list(rules["choices"])
+        if rules.get("pattern"):
+            entry["pattern"] = rules["pattern"]
+        properties[name] = entry
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tipbench configuration",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+    }

@@ -1,0 +1,171 @@
+"""What tipbench asks of anything that generates text, and the errors it may answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tipbench.errors import TipbenchError, UnreachableError
+
+Message = Mapping[str, str]
+"""One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What an engine knows of a model before it is loaded. Sizes in bytes; unknown is None."""
+
+    name: str
+    digest: str
+    parameters: int | None
+    """Exact parameter count (`general.parameter_count`), not the rounded figure in the name."""
+    quantization: str | None
+    size_bytes: int | None
+    """Size of the weights on disk."""
+    n_layers: int | None = None
+    kv_bytes_per_token: int | None = None
+    """Bytes of KV cache per token of context: 2 (K, V) x layers x KV heads x head width x 2 (f16)."""
+    context_length: int | None = None
+    family: str | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to generate. The options that make a server reload a model stay the same for a whole block."""
+
+    temperature: float = 0.7
+    num_predict: int = 160
+    """Most tokens in one answer."""
+    num_ctx: int = 2048
+    num_thread: int | None = None
+    """Threads; None leaves it to the engine (which, in a container, counts the host's cores)."""
+    parallel: int = 1
+    keep_alive: str = "60s"
+    """How long the server holds the model after a request, as Ollama spells it; "0" drops it at once."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer and what it cost. Times in seconds; a figure that the engine does not report is None."""
+
+    text: str
+    done_reason: str | None
+    ttft_s: float | None
+    """From sending the request to the first text, model load included (see `load_s`)."""
+    total_s: float | None
+    """The engine's own measure of the whole request."""
+    load_s: float | None
+    prompt_tokens: int | None
+    prompt_s: float | None
+    output_tokens: int | None
+    output_s: float | None
+    wall_s: float = 0.0
+    """As seen from here, retries left out."""
+    attempts: int = 1
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Output tokens per second of generation (load and prompt left out)."""
+        if not self.output_tokens or not self.output_s:
+            return None
+        return self.output_tokens / self.output_s
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A model that the engine holds in memory now; `size_bytes` counts weights, KV cache and buffers."""
+
+    name: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What the reproducibility receipt records about an engine."""
+
+    name: str
+    version: str | None
+    url: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Where text comes from. Methods may be called from several threads at once."""
+
+    def info(self) -> EngineInfo:
+        """Name and version; raises `EngineUnreachable`."""
+
+    def models(self) -> Sequence[ModelFacts]:
+        """Every model the engine has; raises `EngineUnreachable`."""
+
+    def describe(self, model: str) -> ModelFacts:
+        """Facts about one model; raises `ModelMissing`, `EngineUnreachable`."""
+
+    def generate(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        options: Options,
+        seed: int,
+        schema: Mapping[str, object] | None = None,
+    ) -> Generation:
+        """One answer, retried within the engine's stated limits. `schema` is a JSON schema that constrains it.
+
+        Raises a `GenerationError` (this answer failed) or `EngineUnreachable` (nobody is there).
+        """
+
+    def resident(self) -> Sequence[Resident]:
+        """What is in memory now."""
+
+    def unload(self, model: str) -> None:
+        """Free the model and return when it is gone; a model that is not loaded is no error."""
+
+    def close(self) -> None:
+        """Release connections and memory."""
+
+
+class EngineUnreachable(UnreachableError):
+    """No answer from the engine after all retries. Exit code 5."""
+
+
+class GenerationError(TipbenchError):
+    """One answer failed for good. `reason` is a stable word for tags and tables."""
+
+    reason = "GenerationError"
+
+
+class ModelMissing(GenerationError):
+    """The engine does not have the model; the message names the command that provides it."""
+
+    reason = "ModelMissing"
+
+
+class QueueFull(GenerationError):
+    """The server kept answering 503."""
+
+    reason = "QueueFull"
+
+
+class OutOfMemory(GenerationError):
+    """The kernel killed the model's process, or the engine saw that the model cannot fit."""
+
+    reason = "OOMKilled"
+
+
+class TimedOut(GenerationError):
+    """No chunk within the read timeout."""
+
+    reason = "TimedOut"
+
+
+class BrokenAnswer(GenerationError):
+    """An error in mid-stream, or an answer that is not what the protocol promises."""
+
+    reason = "BrokenAnswer"
+
+
+class EmptyAnswer(GenerationError):
+    """The answer held no text (a thinking model may have spent every token on its thoughts)."""
+
+    reason = "EmptyAnswer"

@@ -1,0 +1,1 @@
+"""The exchange file, blinding, judges and their agreement."""

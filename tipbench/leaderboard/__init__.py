@@ -1,0 +1,1 @@
+"""The leaderboard: its published model and the ways to show it."""

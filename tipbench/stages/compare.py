@@ -1,0 +1,429 @@
+"""Compare: from scores to a leaderboard of (model, prompt) cells with honest error bars.
+
+A candidate's score is the mean over judges; a scenario's, the mean over its candidates; a cell's, the mean over its
+scenarios, so that a scenario counts once however many candidates it has. `stats` does the inference, by scenario.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+
+import numpy as np
+
+from tipbench import __version__
+from tipbench.catalog import Rubric
+from tipbench.errors import InputError
+from tipbench.judging.agreement import Ratings, alpha_by_criterion, is_weak, self_consistency
+from tipbench.leaderboard.html import ExampleTip, to_html
+from tipbench.leaderboard.markdown import to_markdown
+from tipbench.leaderboard.model import (
+    AgreementSummary,
+    Cell,
+    Checks,
+    Difference,
+    JudgeSummary,
+    Leaderboard,
+    Refusal,
+)
+from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
+from tipbench.store import Store
+from tipbench.store.records import CellRecord, Collection, ScoreRecord
+
+CONFIDENCE = 0.95
+EXAMPLE_CELLS = 400
+"""Above this many runs the HTML report leaves out the tips themselves."""
+
+Key = tuple[str, str]
+"""(model, prompt)"""
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """The leaderboard and its renderings."""
+
+    leaderboard: Leaderboard
+    markdown: str
+    html: str
+    run_id: str
+
+
+@dataclass
+class _Group:
+    """All that is known of one (model, prompt)."""
+
+    runs: list[CellRecord] = field(default_factory=list)
+    by_scenario: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
+    """scenario -> one tuple of criterion means (over judges) per judged candidate"""
+
+
+def run(
+    experiment: str,
+    store: Store,
+    rubric: Rubric,
+    *,
+    weights: Mapping[str, float] | None = None,
+    judges: Sequence[str] = (),
+    seed: int = 0,
+) -> CompareResult:
+    """Rank the experiment's cells, and keep the outcome in MLflow.
+
+    `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
+    default all judges count, except that the baseline judge gives way to any other. Raises InputError for an unknown
+    experiment, judge or criterion.
+    """
+    experiment_id = store.require_experiment(experiment)
+    cells = store.cells(experiment_id)
+    collections = store.collections(experiment_id)
+    weighting = _weights(rubric, weights)
+    records = _counting_records(cells, rubric, judges)
+    warnings = _warnings(cells, records, rubric, judges)
+    groups = _group(cells, collections, records)
+    keys = list(groups)
+    scenarios = sorted({s for g in groups.values() for s in g.by_scenario})
+    vector = np.array([weighting[c.id] for c in rubric.criteria])
+    means = np.full((len(keys), len(scenarios)), np.nan)
+    for row, key in enumerate(keys):
+        for column, scenario in enumerate(scenarios):
+            scores = groups[key].by_scenario.get(scenario)
+            if scores:
+                means[row, column] = float((np.array(scores) @ vector).mean())
+    comparison = compare_cells(means, seed=seed, confidence=CONFIDENCE)
+    expected = _expected(collections, cells)
+    rows = [
+        _cell(key, groups[key], means[i], comparison, i, rubric, expected.get(key, {})) for i, key in enumerate(keys)
+    ]
+    rows = _with_pareto([rows[i] for i in comparison.order])
+    agreement, summaries = _judges(cells, records, rubric, warnings)
+    latest = collections[-1].receipt if collections else {}
+    leaderboard = Leaderboard(
+        experiment=experiment,
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        rubric_hash=rubric.hash,
+        rubric_name=rubric.name,
+        scale_min=rubric.scale_min,
+        scale_max=rubric.scale_max,
+        criteria=tuple(c.id for c in rubric.criteria),
+        weights=weighting,
+        method=(
+            "95% t interval on scenario means; differences to the leader paired by scenario, with an all-pairs max-T "
+            "correction that pays for the number of cells and for choosing the leader by looking; rank intervals and "
+            "P(best) from a paired bootstrap over scenarios."
+        ),
+        confidence=CONFIDENCE,
+        seed=seed,
+        judges=summaries,
+        agreement=agreement,
+        warnings=tuple(warnings),
+        refused=tuple(
+            Refusal(model=m, reason=r)
+            for m, r in sorted({k: v for c in collections for k, v in c.refused.items()}.items())
+        ),
+        receipt=_receipt(latest),
+        cells=tuple(rows),
+    )
+    markdown = to_markdown(leaderboard)
+    html = to_html(leaderboard, _examples(store, cells, records))
+    state = _state(cells, records, leaderboard)
+    run_id = store.save_leaderboard(
+        experiment_id,
+        state,
+        {
+            "leaderboard.json": (leaderboard.model_dump_json(by_alias=True, indent=2) + "\n").encode(),
+            "leaderboard.md": markdown.encode(),
+            "report.html": html.encode(),
+        },
+        {
+            "cells": len(rows),
+            "judged": sum(r.n_judged for r in rows),
+            **({"best_composite": rows[0].composite} if rows and rows[0].composite is not None else {}),
+        },
+    )
+    return CompareResult(leaderboard, markdown, html, run_id)
+
+
+def _weights(rubric: Rubric, weights: Mapping[str, float] | None) -> dict[str, float]:
+    """criterion -> weight, summing to 1."""
+    chosen = dict(rubric.weights if weights is None else weights)
+    known = [c.id for c in rubric.criteria]
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise InputError(f"--weights: no criterion {', '.join(unknown)}; the rubric has {', '.join(known)}")
+    total = sum(chosen.get(c, 0.0) for c in known)
+    if total <= 0 or min(chosen.values()) < 0:
+        raise InputError("--weights: weights must not be negative, and one must be positive")
+    return {c: chosen.get(c, 0.0) / total for c in known}
+
+
+def _counting_records(
+    cells: Sequence[CellRecord], rubric: Rubric, judges: Sequence[str]
+) -> dict[str, list[ScoreRecord]]:
+    """run id -> the score records that count."""
+    all_records = [r for c in cells for r in c.scores if r.rubric_hash == rubric.hash]
+    known = {r.judge: r.kind for r in all_records}
+    missing = sorted(set(judges) - set(known))
+    if missing:
+        raise InputError(
+            f"no scores by {', '.join(missing)} under this rubric; judges there: {', '.join(sorted(known)) or 'none'}"
+        )
+    chosen = set(judges) or {j for j, kind in known.items() if kind != "baseline"} or set(known)
+    return {
+        c.run.run_id: [r for r in c.scores if r.rubric_hash == rubric.hash and r.judge in chosen] for c in cells
+    }
+
+
+def _warnings(
+    cells: Sequence[CellRecord],
+    records: Mapping[str, Sequence[ScoreRecord]],
+    rubric: Rubric,
+    judges: Sequence[str],
+) -> list[str]:
+    """What a reader must know before trusting the ranking."""
+    found = []
+    counting = {r.judge: r.kind for rs in records.values() for r in rs}
+    if counting and set(counting.values()) == {"baseline"}:
+        found.append("The scores are the baseline judge's (text statistics); no person or model has judged these tips.")
+    elif not judges and any(r.kind == "baseline" for c in cells for r in c.scores):
+        found.append("The baseline judge's scores are left out, since other judges have scored.")
+    foreign = {r.rubric_hash for c in cells for r in c.scores} - {rubric.hash}
+    if foreign:
+        hashes = ", ".join(sorted(h[:8] for h in foreign))
+        found.append(f"There are also scores under other rubrics ({hashes}); they are not counted here.")
+    options = {tuple(c.run.params.get(k) for k in ("temperature", "seed", "num_predict", "num_ctx")) for c in cells}
+    if len(options) > 1:
+        found.append("The cells were collected under different options (temperature, seed, num_predict or num_ctx).")
+    coverage = Counter(r.judge for rs in records.values() for r in rs for _ in r.scores)
+    if len(set(coverage.values())) > 1:
+        shares = ", ".join(f"{j}: {n}" for j, n in coverage.most_common())
+        found.append(f"The judges did not score the same number of candidates ({shares}); leniency may colour the means.")
+    return found
+
+
+def _group(
+    cells: Sequence[CellRecord], collections: Sequence[Collection], records: Mapping[str, Sequence[ScoreRecord]]
+) -> dict[Key, _Group]:
+    """(model, prompt) -> its runs and scores; planned cells that never ran are there too, empty."""
+    groups: dict[Key, _Group] = {}
+    for collection in collections:
+        for planned in collection.plan:
+            groups.setdefault((planned.model, planned.prompt), _Group())
+    for cell in cells:
+        group = groups.setdefault((cell.model, cell.prompt), _Group())
+        group.runs.append(cell)
+        per_candidate: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+        for record in records[cell.run.run_id]:
+            for index, scores in record.scores.items():
+                per_candidate[index].append(scores)
+        for all_scores in per_candidate.values():
+            group.by_scenario[cell.scenario].append(tuple(statistics.fmean(s) for s in zip(*all_scores, strict=True)))
+    return groups
+
+
+def _expected(collections: Sequence[Collection], cells: Sequence[CellRecord]) -> dict[Key, dict[str, int]]:
+    """(model, prompt) -> scenario -> candidates that the design asked for."""
+    expected: dict[Key, dict[str, int]] = defaultdict(dict)
+    for collection in collections:
+        for p in collection.plan:
+            expected[p.model, p.prompt][p.scenario] = p.n_tips
+    filled: Counter[tuple[str, str, str]] = Counter()
+    for cell in cells:
+        filled[cell.model, cell.prompt, cell.scenario] += cell.n_tips
+    for (model, prompt, scenario), n_tips in filled.items():
+        # Several finished cells (other options, another digest) all count, and so all are expected.
+        slots = expected[model, prompt]
+        slots[scenario] = max(n_tips, slots.get(scenario, 0))
+    return expected
+
+
+def _cell(
+    key: Key,
+    group: _Group,
+    means: np.ndarray[tuple[int], np.dtype[np.float64]],
+    comparison: Comparison,
+    i: int,
+    rubric: Rubric,
+    expected: Mapping[str, int],
+) -> Cell:
+    interval = scenario_interval(means, confidence=CONFIDENCE, bounds=(rubric.scale_min, rubric.scale_max))
+    criteria: dict[str, float | None] = {}
+    for position, criterion in enumerate(rubric.criteria):
+        per_scenario = [statistics.fmean(s[position] for s in scores) for scores in group.by_scenario.values()]
+        criteria[criterion.id] = statistics.fmean(per_scenario) if per_scenario else None
+    n_expected = sum(expected.values())
+    n_judged = sum(len(scores) for scores in group.by_scenario.values())
+    judged = n_judged > 0
+    failures = Counter(c.failure.reason for c in group.runs if c.failure is not None)
+    return Cell(
+        model=key[0],
+        prompt=key[1],
+        rank=int(comparison.rank[i]),
+        rank_low=_int(comparison.rank_low[i]) if judged else None,
+        rank_high=_int(comparison.rank_high[i]) if judged else None,
+        composite=interval.mean,
+        ci_low=interval.low,
+        ci_high=interval.high,
+        se=interval.se,
+        p_best=_float(comparison.p_best[i]) if judged else None,
+        diff_to_best=Difference(
+            value=_float(comparison.diff[i]),
+            ci_low=_float(comparison.diff_low[i]),
+            ci_high=_float(comparison.diff_high[i]),
+            p_adjusted=_float(comparison.p_adjusted[i]),
+        ),
+        tied_with_best=comparison.tied[i] if judged else None,
+        n_scenarios=len(group.by_scenario) or len({c.scenario for c in group.runs if c.finished}),
+        n_expected=n_expected,
+        n_candidates=sum(c.n_candidates for c in group.runs),
+        n_judged=n_judged,
+        n_failed=sum(failures.values()),
+        failures=dict(failures),
+        coverage=min(1.0, n_judged / n_expected) if n_expected else 0.0,
+        pareto=None,
+        checks=_checks(group.runs),
+        **_costs(group.runs),
+        **criteria,
+    )
+
+
+def _costs(runs: Sequence[CellRecord]) -> dict[str, float | int | None]:
+    """Speed, memory and length of a group of runs, from their metrics."""
+    metrics = [c.run.metrics for c in runs]
+    tokens = sum(m.get("output_tokens", 0.0) for m in metrics if m.get("tokens_per_s"))
+    seconds = sum(m.get("output_tokens", 0.0) / m["tokens_per_s"] for m in metrics if m.get("tokens_per_s"))
+    ttfts = [m["ttft_s"] for m in metrics if "ttft_s" in m]
+    peaks = [m["peak_memory_bytes"] for m in metrics if "peak_memory_bytes" in m]
+    timed = [(m["wall_s"] - m.get("load_s", 0.0), m["n_candidates"]) for m in metrics if "wall_s" in m]
+    words = [(m["mean_words"], m["n_candidates"]) for m in metrics if "mean_words" in m]
+    n_timed, n_words = sum(n for _, n in timed), sum(n for _, n in words)
+    return {
+        "tokens_per_s": tokens / seconds if seconds else None,
+        "ttft_s": statistics.median(ttfts) if ttfts else None,
+        "seconds_per_tip": sum(s for s, _ in timed) / n_timed if n_timed else None,
+        "peak_memory_bytes": int(max(peaks)) if peaks else None,
+        "mean_words": sum(w * n for w, n in words) / n_words if n_words else None,
+    }
+
+
+def _checks(runs: Sequence[CellRecord]) -> Checks:
+    names = Checks.model_fields
+    return Checks(**{n: int(sum(c.run.metrics.get(f"check_{n}", 0) for c in runs)) for n in names})
+
+
+def _with_pareto(rows: Sequence[Cell]) -> list[Cell]:
+    def column(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        return np.array([np.nan if getattr(r, name) is None else getattr(r, name) for r in rows], dtype=float)
+
+    front = pareto_front(column("composite"), column("tokens_per_s"), column("peak_memory_bytes"))
+    return [
+        r.model_copy(update={"pareto": None if r.composite is None else bool(f)})
+        for r, f in zip(rows, front, strict=True)
+    ]
+
+
+def ratings(cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]]) -> Ratings:
+    """Every counting judge's scores, candidate by candidate, as `agreement` wants them."""
+    scores: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+    repeats: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
+    scenario_of: dict[str, str] = {}
+    for cell in cells:
+        for record in records[cell.run.run_id]:
+            for target, source in ((scores, record.scores), (repeats, record.repeats)):
+                for index, values in source.items():
+                    key = f"{cell.run.run_id}/{index}"
+                    scenario_of[key] = cell.scenario
+                    target[record.judge][key] = dict(zip(record.criteria, values, strict=True))
+    return Ratings(scores=scores, scenario_of=scenario_of, repeats=repeats)
+
+
+def _judges(
+    cells: Sequence[CellRecord],
+    records: Mapping[str, Sequence[ScoreRecord]],
+    rubric: Rubric,
+    warnings: list[str],
+) -> tuple[tuple[AgreementSummary, ...], tuple[JudgeSummary, ...]]:
+    """Agreement and judge summaries; weak ones add a warning."""
+    rated = ratings(cells, records)
+    kinds = {r.judge: r.kind for rs in records.values() for r in rs}
+    consistency = {c.judge: c.exact for c in self_consistency(rated)}
+    summaries = tuple(
+        JudgeSummary(
+            name=judge,
+            kind=kind,
+            n_judged=len(rated.scores.get(judge, {})),
+            mean=statistics.fmean(v for s in rated.scores[judge].values() for v in s.values())
+            if rated.scores.get(judge)
+            else None,
+            self_consistency=consistency.get(judge),
+        )
+        for judge, kind in sorted(kinds.items())
+    )
+    if len(kinds) < 2:
+        return (), summaries
+    alphas = alpha_by_criterion(rated, [c.id for c in rubric.criteria])
+    weak = [a for a in alphas if is_weak(a)]
+    if weak:
+        words = ", ".join(f"{a.criterion} {a.alpha:.2f}" for a in weak if a.alpha is not None)
+        warnings.append(f"The judges agree weakly (Krippendorff's ordinal alpha below 0.667: {words}); trust the ranking less.")
+    return tuple(
+        AgreementSummary(criterion=a.criterion, alpha=a.alpha, ci_low=a.ci_low, ci_high=a.ci_high) for a in alphas
+    ), summaries
+
+
+def _receipt(receipt: Mapping[str, object]) -> dict[str, str]:
+    """The collection's receipt, flattened for reading."""
+    flat = {"compared with tipbench": __version__}
+    for name, value in receipt.items():
+        if isinstance(value, Mapping):
+            for inner, item in value.items():
+                if item is not None:
+                    flat[f"{name}.{inner}"] = item if isinstance(item, str) else json.dumps(item)
+        elif value is not None:
+            flat[name] = str(value)
+    return flat
+
+
+def _examples(
+    store: Store, cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]]
+) -> list[ExampleTip]:
+    """Every tip with its mean scores, for the report's drill-down; none when there are too many."""
+    with_tips = [c for c in cells if c.n_candidates]
+    if len(with_tips) > EXAMPLE_CELLS:
+        return []
+    tips = []
+    for cell, result in zip(with_tips, store.results(c.run for c in with_tips), strict=True):
+        for candidate in result.candidates:
+            scored = [
+                dict(zip(r.criteria, r.scores[candidate.index], strict=True))
+                for r in records[cell.run.run_id]
+                if candidate.index in r.scores
+            ]
+            means = {c: statistics.fmean(s[c] for s in scored) for c in scored[0]} if scored else None
+            flags = ("truncated",) if candidate.done_reason == "length" else ()
+            tips.append(ExampleTip(cell.model, cell.prompt, cell.scenario, candidate.text, means, flags))
+    return tips
+
+
+def _state(
+    cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]], leaderboard: Leaderboard
+) -> str:
+    """A hash of everything the leaderboard depends on."""
+    content = [
+        [[c.run.run_id, c.run.status, [[r.judge, sorted(r.scores.items())] for r in records[c.run.run_id]]] for c in cells],
+        [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__],
+    ]
+    return sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _float(value: object) -> float | None:
+    number = float(value) if isinstance(value, int | float | np.floating) else None
+    return None if number is None or np.isnan(number) else number
+
+
+def _int(value: object) -> int | None:
+    number = _float(value)
+    return None if number is None else int(number)

@@ -1,0 +1,64 @@
+"""The dozen MLflow operations that tipbench needs, and the errors they answer with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.store.records import ExperimentInfo, Run
+
+
+class StoreUnreachable(UnreachableError):
+    """MLflow gave no usable answer within the retry limit. Exit code 5."""
+
+
+class StoreError(TipbenchError):
+    """MLflow answered, and said no; the message holds its words."""
+
+
+class Backend(Protocol):
+    """Where runs live. Every method may be called from several threads."""
+
+    where: str
+
+    def find_experiment(self, name: str) -> str | None:
+        """The id of an active experiment, or None."""
+
+    def create_experiment(self, name: str) -> str:
+        """The id of the experiment, created if it was not there."""
+
+    def experiments(self, prefix: str) -> list[ExperimentInfo]:
+        """Active experiments whose name starts with `prefix`."""
+
+    def experiment_tags(self, experiment_id: str) -> Mapping[str, str]:
+        """Tags of an experiment."""
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        """Set one tag of an experiment."""
+
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        """A new run in state RUNNING."""
+
+    def log_batch(
+        self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, str], tags: Mapping[str, str], at_ms: int
+    ) -> None:
+        """Metrics, params and tags in one transaction."""
+
+    def set_status(self, run_id: str, status: str, end_ms: int | None) -> None:
+        """Move a run to RUNNING, FINISHED, FAILED or KILLED."""
+
+    def delete_run(self, run_id: str) -> None:
+        """Take a run out of every listing."""
+
+    def search(self, experiment_id: str, filter_string: str) -> Iterator[Run]:
+        """All active runs that match, oldest first, over as many pages as there are."""
+
+    def put_artifact(self, run: Run, path: str, content: bytes) -> None:
+        """Write one artifact file, replacing it."""
+
+    def get_artifact(self, run: Run, path: str) -> bytes | None:
+        """One artifact file; None when it is not there."""
+
+    def close(self) -> None:
+        """Release connections."""

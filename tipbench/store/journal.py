@@ -1,0 +1,62 @@
+"""A write-ahead journal: a finished cell is on disk before MLflow is asked, and leaves when MLflow has it.
+
+So neither a killed process nor an MLflow that is away costs a generation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from tipbench.errors import InputError
+from tipbench.store.records import CellResult
+
+
+class Journal:
+    """One folder per (store, experiment), one file per cell."""
+
+    def __init__(self, root: str, store: str, experiment: str) -> None:
+        """`root` is the user's folder or empty for the default. Raises InputError when it cannot be written."""
+        state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+        base = Path(root) if root else Path(state) / "tipbench" / "spool"
+        self.folder = base.expanduser() / f"{experiment}-{sha256(store.encode()).hexdigest()[:8]}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"the spool folder {self.folder} cannot be written ({error.strerror}); name another with --spool"
+            ) from error
+
+    def add(self, result: CellResult) -> None:
+        """Put a cell on disk, whole or not at all."""
+        part = self.folder / f".{result.cell_id}.{os.getpid()}.part"
+        with part.open("wb") as file:
+            file.write(result.model_dump_json().encode())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self._path(result.cell_id))
+
+    def remove(self, cell_id: str) -> None:
+        """The store has the cell now."""
+        self._path(cell_id).unlink(missing_ok=True)
+
+    def entries(self) -> Iterator[CellResult]:
+        """Cells that the store may not have yet. A file that does not parse is set aside, not deleted."""
+        for path in sorted(self.folder.glob("[!.]*.json")):
+            try:
+                yield CellResult.model_validate_json(path.read_bytes())
+            except ValidationError:
+                path.rename(path.with_suffix(".unreadable"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("[!.]*.json"))
+
+    def _path(self, cell_id: str) -> Path:
+        return self.folder / f"{cell_id}.json"

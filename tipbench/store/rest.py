@@ -1,0 +1,264 @@
+"""MLflow over its REST API.
+
+MLflow's own client imports for seconds and takes 80-190 MB before its first call (bench/startup.py measures it),
+which a stage on a small pod cannot afford; the dozen calls below are all that tipbench needs of the documented API.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import tenacity
+
+from tipbench.config import SECRET_IN_URL
+from tipbench.store.backend import StoreError, StoreUnreachable
+from tipbench.store.records import ExperimentInfo, Run
+
+RETRY_S = 180.0
+"""How long a call is retried before MLflow counts as unreachable; TIPBENCH_MLFLOW_RETRY_S changes it."""
+CONNECT_S, READ_S = 5.0, 60.0
+PAGE = 1000
+
+
+class _Transient(Exception):
+    """Worth another try: no connection, a timeout, 429 or 5xx."""
+
+
+def _retry_limit() -> float:
+    return float(os.environ.get("TIPBENCH_MLFLOW_RETRY_S") or RETRY_S)
+
+
+class RestBackend:
+    """MLflow behind a URL; a path prefix is kept, credentials come from MLflow's own environment variables."""
+
+    def __init__(self, url: str, *, connections: int = 16) -> None:
+        self._url = url.rstrip("/")
+        self.where = SECRET_IN_URL.sub("", self._url)
+        headers = {}
+        auth = None
+        if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
+            headers["Authorization"] = f"Bearer {token}"
+        elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
+            auth = httpx.BasicAuth(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
+        self._client = httpx.Client(
+            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers=headers,
+            auth=auth,
+            trust_env=True,
+        )
+        self._retry_s = _retry_limit()
+
+    def close(self) -> None:
+        self._client.close()
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """One request, retried with exponential backoff and jitter until the limit."""
+        try:
+            for attempt in tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(_Transient),
+                wait=tenacity.wait_exponential_jitter(initial=0.25, max=10, jitter=0.5),
+                stop=tenacity.stop_after_delay(self._retry_s),
+                reraise=True,
+            ):
+                with attempt:
+                    return self._once(method, path, **kwargs)
+        except _Transient as error:
+            raise StoreUnreachable(
+                f"MLflow at {self.where} cannot be reached ({error}); tried for {self._retry_s:g} s. "
+                "Start it (mlflow server), or name another with --mlflow-url."
+            ) from error
+        raise AssertionError("unreachable: Retrying either returns or raises")
+
+    def _once(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        try:
+            response = self._client.request(method, self._url + path, **kwargs)
+        except httpx.TransportError as error:
+            raise _Transient(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+        except httpx.InvalidURL as error:
+            raise StoreError(f"MLflow's URL {self.where!r} is not one: {error}") from error
+        if response.status_code in (408, 429) or response.status_code >= 500:
+            raise _Transient(f"HTTP {response.status_code}")
+        return response
+
+    def _api(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        response = self._send(method, "/api/2.0/mlflow/" + path, **kwargs)
+        if response.is_success:
+            try:
+                answer = response.json()
+            except ValueError as error:
+                raise StoreError(f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?") from error
+            return answer if isinstance(answer, dict) else {}
+        raise self._refusal(response)
+
+    def _refusal(self, response: httpx.Response) -> StoreError:
+        try:
+            body = response.json()
+            words = str(body.get("message") or body)
+            code = str(body.get("error_code", ""))
+        except (ValueError, AttributeError):
+            words, code = response.text.strip()[:300], ""
+        hint = {
+            401: " Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
+            403: " If the server protects its host names, add this one to MLFLOW_SERVER_ALLOWED_HOSTS, port included.",
+            404: "" if code else " Is the URL (and its path prefix) right?",
+        }.get(response.status_code, "")
+        error = StoreError(f"MLflow at {self.where} answered {response.status_code} {code}: {words}{hint}")
+        error.add_note(code)
+        return error
+
+    # -- experiments ---------------------------------------------------------------------------
+
+    def find_experiment(self, name: str) -> str | None:
+        response = self._send("GET", "/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": name})
+        if response.status_code == 404 and "RESOURCE_DOES_NOT_EXIST" in response.text:
+            return None
+        if not response.is_success:
+            raise self._refusal(response)
+        try:
+            experiment = response.json()["experiment"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?") from error
+        if experiment.get("lifecycle_stage") == "deleted":
+            raise StoreError(f"experiment {name} was deleted in MLflow; restore it there, or use another name")
+        return str(experiment["experiment_id"])
+
+    def create_experiment(self, name: str) -> str:
+        found = self.find_experiment(name)
+        if found is not None:
+            return found
+        try:
+            return str(self._api("POST", "experiments/create", json={"name": name})["experiment_id"])
+        except StoreError as error:
+            if "RESOURCE_ALREADY_EXISTS" not in str(error):
+                raise
+        # Another collector, or this very request before its answer was lost, was first.
+        found = self.find_experiment(name)
+        if found is None:
+            raise StoreError(f"experiment {name} can neither be created nor found at {self.where}")
+        return found
+
+    def experiments(self, prefix: str) -> list[ExperimentInfo]:
+        found, token = [], ""
+        while True:
+            body: dict[str, Any] = {"max_results": PAGE, "filter": f"name LIKE '{prefix}%'", "view_type": "ACTIVE_ONLY"}
+            page = self._api("POST", "experiments/search", json=body | ({"page_token": token} if token else {}))
+            found += [
+                ExperimentInfo(str(e["experiment_id"]), e["name"], _int(e.get("last_update_time")))
+                for e in page.get("experiments", [])
+            ]
+            token = page.get("next_page_token") or ""
+            if not token:
+                return found
+
+    def experiment_tags(self, experiment_id: str) -> Mapping[str, str]:
+        answer = self._api("GET", "experiments/get", params={"experiment_id": experiment_id})
+        return {tag["key"]: tag["value"] for tag in answer["experiment"].get("tags", [])}
+
+    def set_experiment_tag(self, experiment_id: str, key: str, value: str) -> None:
+        self._api(
+            "POST",
+            "experiments/set-experiment-tag",
+            json={"experiment_id": experiment_id, "key": key, "value": value},
+        )
+
+    # -- runs ----------------------------------------------------------------------------------
+
+    def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        body = {
+            "experiment_id": experiment_id,
+            "run_name": name,
+            "start_time": start_ms,
+            "tags": _pairs(tags),
+        }
+        return _run(self._api("POST", "runs/create", json=body)["run"])
+
+    def log_batch(
+        self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, str], tags: Mapping[str, str], at_ms: int
+    ) -> None:
+        body = {
+            "run_id": run_id,
+            "metrics": [{"key": k, "value": v, "timestamp": at_ms, "step": 0} for k, v in metrics.items()],
+            "params": _pairs(params),
+            "tags": _pairs(tags),
+        }
+        self._api("POST", "runs/log-batch", json=body)
+
+    def set_status(self, run_id: str, status: str, end_ms: int | None) -> None:
+        body: dict[str, Any] = {"run_id": run_id, "status": status}
+        if end_ms is not None:
+            body["end_time"] = end_ms
+        self._api("POST", "runs/update", json=body)
+
+    def delete_run(self, run_id: str) -> None:
+        self._api("POST", "runs/delete", json={"run_id": run_id})
+
+    def search(self, experiment_id: str, filter_string: str) -> Iterator[Run]:
+        token = ""
+        while True:
+            body: dict[str, Any] = {
+                "experiment_ids": [experiment_id],
+                "filter": filter_string,
+                "max_results": PAGE,
+                "order_by": ["attributes.start_time ASC", "attributes.run_id ASC"],
+            }
+            page = self._api("POST", "runs/search", json=body | ({"page_token": token} if token else {}))
+            for run in page.get("runs", []):
+                yield _run(run)
+            token = page.get("next_page_token") or ""
+            if not token:
+                return
+
+    # -- artifacts -----------------------------------------------------------------------------
+
+    def put_artifact(self, run: Run, path: str, content: bytes) -> None:
+        response = self._send("PUT", self._artifact_path(run, path), content=content)
+        if not response.is_success:
+            raise self._refusal(response)
+
+    def get_artifact(self, run: Run, path: str) -> bytes | None:
+        response = self._send("GET", self._artifact_path(run, path))
+        if response.status_code == 404:
+            return None
+        if not response.is_success:
+            raise self._refusal(response)
+        return response.content
+
+    def _artifact_path(self, run: Run, path: str) -> str:
+        scheme, _, rest = run.artifact_uri.partition(":")
+        if scheme != "mlflow-artifacts":
+            raise StoreError(
+                f"run {run.run_id} keeps its artifacts at {run.artifact_uri}, not behind MLflow; start the server with "
+                "--serve-artifacts and no --default-artifact-root, so that tipbench can reach them through it"
+            )
+        root = rest.split("/", 3)[3] if rest.startswith("//") else rest.lstrip("/")
+        return f"/api/2.0/mlflow-artifacts/artifacts/{quote(root)}/{quote(path)}"
+
+
+def _pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"key": key, "value": value} for key, value in mapping.items()]
+
+
+def _int(value: object) -> int | None:
+    return int(str(value)) if value not in (None, "") else None
+
+
+def _run(raw: Mapping[str, Any]) -> Run:
+    info, data = raw["info"], raw.get("data", {})
+    return Run(
+        run_id=info["run_id"],
+        status=info["status"],
+        artifact_uri=info.get("artifact_uri", ""),
+        start_ms=_int(info.get("start_time")) or int(time.time() * 1000),
+        end_ms=_int(info.get("end_time")),
+        params={p["key"]: p["value"] for p in data.get("params", [])},
+        metrics={m["key"]: float(m["value"]) for m in data.get("metrics", [])},
+        tags={t["key"]: t.get("value", "") for t in data.get("tags", [])},
+    )
