@@ -83,9 +83,7 @@ def _option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     flag = "--" + name.replace("_", "-")
     text = rules["help"] + (f"  [default: {default}]" if default not in ("", False) else "")
     if type_of(name) is bool:
-        return click.option(
-            f"{flag}/--no-{flag[2:]}", name, default=None, envvar=ENV_PREFIX + name.upper(), help=text
-        )
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, envvar=ENV_PREFIX + name.upper(), help=text)
     metavar = {str: "TEXT", int: "N", float: "X"}[type_of(name)]
     if rules.get("choices"):
         metavar = "|".join(rules["choices"])
@@ -150,7 +148,8 @@ repeats_option = click.option(
 @click.group(
     cls=_Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog=EXIT_CODES + "\n\n\b\nExample:\n  tipbench run --models qwen2.5:0.5b,gemma3:1b --judge terminal --out report/",
+    epilog=EXIT_CODES
+    + "\n\n\b\nExample:\n  tipbench run --models qwen2.5:0.5b,gemma3:1b --judge terminal --out report/",
 )
 @click.version_option(__version__, prog_name="tipbench")
 def cli() -> None:
@@ -294,7 +293,9 @@ def judge_agreement(config: Config, as_json: bool) -> None:
 
 @cli.command(epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/")
 @config_options("experiment", "mlflow_url", "rubric")
-@click.option("--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html.")
+@click.option(
+    "--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html."
+)
 @weights_option
 @click.option("--judge", "judges", multiple=True, help="Count only this judge's scores; may be repeated.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
@@ -517,9 +518,7 @@ def _apply(config: Config, file: str, *, dry_run: bool = False, reason: str = ""
         return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
 
 
-def _compare(
-    config: Config, out: str | None, weights: str | None, judges: tuple[str, ...], seed: int
-) -> CompareResult:
+def _compare(config: Config, out: str | None, weights: str | None, judges: tuple[str, ...], seed: int) -> CompareResult:
     from pathlib import Path
 
     from tipbench.catalog import load_rubric

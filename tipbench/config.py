@@ -6,7 +6,6 @@ Kept free of heavy imports, since `tipbench --help` needs it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import re
@@ -59,7 +58,10 @@ class Config:
     num_predict: int = key(160, "Most tokens in one tip.", minimum=1, maximum=8192)
     num_ctx: int = key(2048, "Context length in tokens; the KV cache grows with it.", minimum=128, maximum=1_048_576)
     num_thread: int = key(
-        0, "Threads for generation; 0 leaves it to the engine. Set it where a CPU limit applies.", minimum=0, maximum=1024
+        0,
+        "Threads for generation; 0 leaves it to the engine. Set it where a CPU limit applies.",
+        minimum=0,
+        maximum=1024,
     )
     parallel: int = key(
         1, "Requests in flight at once; the server needs as many slots (OLLAMA_NUM_PARALLEL).", minimum=1, maximum=64
@@ -124,6 +126,8 @@ def build(values: Mapping[str, Any], source: str = "configuration") -> Config:
     checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in KEYS:
+            import difflib  # for a rare message; start-up does not wait for it
+
             near = difflib.get_close_matches(str(name), KEYS, n=1)
             faults.append(f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else ""))
             continue

@@ -49,14 +49,19 @@ def check_tag(model: str, max_model_b: float) -> Verdict:
     """The verdict before a model is pulled, by what its tag promises; a tag without a size passes."""
     promised = parameters_in_tag(model)
     if promised is not None and promised > max_model_b * 1e9:
-        return Verdict(False, f"{model} promises {promised / 1e9:g} billion parameters, over the limit of {max_model_b:g}")
+        return Verdict(
+            False, f"{model} promises {promised / 1e9:g} billion parameters, over the limit of {max_model_b:g}"
+        )
     return Verdict(True)
 
 
 def check_parameters(model: str, parameters: int | None, max_model_b: float) -> Verdict:
     """The verdict on the fact: `general.parameter_count` against the limit in billions."""
     if parameters is None:
-        return Verdict(False, f"{model} does not state its parameter count, so the limit of {max_model_b:g} billion cannot be checked")
+        return Verdict(
+            False,
+            f"{model} does not state its parameter count, so the limit of {max_model_b:g} billion cannot be checked",
+        )
     if parameters > max_model_b * 1e9:
         return Verdict(
             False,
@@ -79,7 +84,9 @@ def check_memory(model: str, estimate: MemoryEstimate | None, limit: int | None)
     if limit is None:
         return Verdict(True)
     if estimate is None:
-        return Verdict(False, f"{model} does not state its sizes, so the memory limit of {format_bytes(limit)} cannot be checked")
+        return Verdict(
+            False, f"{model} does not state its sizes, so the memory limit of {format_bytes(limit)} cannot be checked"
+        )
     if estimate.total > limit:
         return Verdict(
             False,

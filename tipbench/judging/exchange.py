@@ -59,7 +59,9 @@ class ExchangeItem(_Strict):
     id: ItemId
     scenario: str = Field(description="The situation the tip was written for.")
     tip: str
-    scores: dict[str, int | None] = Field(description="criterion id -> score on the rubric's scale, null while unscored")
+    scores: dict[str, int | None] = Field(
+        description="criterion id -> score on the rubric's scale, null while unscored"
+    )
     rationale: str | None = Field(default=None, max_length=2000)
     scored_at: datetime | None = Field(default=None, strict=False)
 

@@ -65,7 +65,9 @@ class Cell(_Frozen):
     seconds_per_tip: float | None
     peak_memory_bytes: int | None
     mean_words: float | None
-    pareto: bool | None = Field(description="no other cell is at least as good in quality, speed and memory, and better in one")
+    pareto: bool | None = Field(
+        description="no other cell is at least as good in quality, speed and memory, and better in one"
+    )
     checks: Checks
 
     # The criteria's means, keyed by criterion id: relevance, actionability, tone for the shipped rubric.

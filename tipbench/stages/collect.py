@@ -7,7 +7,6 @@ MLflow from a second thread, so that the engine never waits for MLflow; a re-run
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import queue
@@ -15,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Literal
 
@@ -128,6 +127,24 @@ def run(
         scenarios = scenarios[: config.n_scenarios]
     prompts = load_prompts(config.prompt_list, config.prompts_dir or None)
     journal = Journal(config.spool, store.where, config.experiment)
+    journal.hold()
+    try:
+        return _run(config, engine, store, on_event, journal, prompts, scenarios, started)
+    finally:
+        journal.release()
+
+
+def _run(
+    config: Config,
+    engine: Engine,
+    store: Store,
+    on_event: Callable[[Event], None],
+    journal: Journal,
+    prompts: Sequence[Prompt],
+    scenarios: Sequence[Scenario],
+    started: int,
+) -> CollectResult:
+    """`run`, with the journal held."""
     info = engine.info()
     blocks, refused = _gate(config, engine, on_event)
     if not blocks:
@@ -215,9 +232,7 @@ def _finish_broken(store: Store, writer: _Writer, parent: Run, tally: _Tally, er
 # -- the policy's gates --------------------------------------------------------------------------
 
 
-def _gate(
-    config: Config, engine: Engine, on_event: Callable[[Event], None]
-) -> tuple[list[_Block], dict[str, str]]:
+def _gate(config: Config, engine: Engine, on_event: Callable[[Event], None]) -> tuple[list[_Block], dict[str, str]]:
     """The models that may run, in the order asked for, and the refused ones with the reason."""
     blocks, refused = [], {}
     limit = parse_bytes(config.memory_limit)
@@ -248,9 +263,7 @@ def _gate(
     return blocks, refused
 
 
-def _pull(
-    engine: Engine, model: str, on_event: Callable[[Event], None]
-) -> tuple[ModelFacts | None, Failure | None]:
+def _pull(engine: Engine, model: str, on_event: Callable[[Event], None]) -> tuple[ModelFacts | None, Failure | None]:
     pull = getattr(engine, "pull", None)
     if pull is None:
         raise InputError("--pull needs the Ollama engine")
@@ -410,7 +423,9 @@ class _Collector:
             failures = [*failures, failure] if failure else []
             if failure is not None and failure.reason == "EngineUnreachable":
                 left = len(waiting) + len(flight)
-                raise EngineUnreachable(f"{failure.message} {left} cells of {block.model} are left; the same command resumes.")
+                raise EngineUnreachable(
+                    f"{failure.message} {left} cells of {block.model} are left; the same command resumes."
+                )
 
     def _patience(self, failures: Sequence[Failure]) -> int:
         """Failures in a row to bear: what does not fit in memory or is not there will not get better."""
@@ -457,7 +472,9 @@ class _Collector:
                     self._tally.engine_s += generation.total_s or generation.wall_s
         candidates.sort(key=lambda c: c.index)
         if failure is not None and candidates:
-            failure = replace_message(failure, f"{failure.message} ({lost} of {cell.planned.n_tips} candidates missing)")
+            failure = replace_message(
+                failure, f"{failure.message} ({lost} of {cell.planned.n_tips} candidates missing)"
+            )
         return tuple(candidates), failure
 
     def _explain(self, error: GenerationError, block: _Block) -> Failure:
@@ -618,8 +635,11 @@ class _Writer:
 
     def _save(self, result: CellResult) -> None:
         known = self._known.get(result.cell_id)
-        if known is None or known.status != "FINISHED":
-            self._store.save_cell(self._experiment_id, self._parent_run_id, result, known)
+        if known is not None and known.status == "FINISHED":
+            # The process died between MLflow's answer and the journal's line: the cell counts as there before.
+            self._journal.remove(result.cell_id)
+            return
+        self._store.save_cell(self._experiment_id, self._parent_run_id, result, known)
         self._journal.remove(result.cell_id)
         with self._tally.lock:
             if result.failure is None:

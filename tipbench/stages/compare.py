@@ -19,7 +19,8 @@ import numpy as np
 from tipbench import __version__
 from tipbench.catalog import Rubric
 from tipbench.errors import InputError
-from tipbench.judging.agreement import Ratings, alpha_by_criterion, is_weak, self_consistency
+from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
+from tipbench.judging.ratings import ratings
 from tipbench.leaderboard.html import ExampleTip, to_html
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import (
@@ -172,9 +173,7 @@ def _counting_records(
             f"no scores by {', '.join(missing)} under this rubric; judges there: {', '.join(sorted(known)) or 'none'}"
         )
     chosen = set(judges) or {j for j, kind in known.items() if kind != "baseline"} or set(known)
-    return {
-        c.run.run_id: [r for r in c.scores if r.rubric_hash == rubric.hash and r.judge in chosen] for c in cells
-    }
+    return {c.run.run_id: [r for r in c.scores if r.rubric_hash == rubric.hash and r.judge in chosen] for c in cells}
 
 
 def _warnings(
@@ -200,7 +199,9 @@ def _warnings(
     coverage = Counter(r.judge for rs in records.values() for r in rs for _ in r.scores)
     if len(set(coverage.values())) > 1:
         shares = ", ".join(f"{j}: {n}" for j, n in coverage.most_common())
-        found.append(f"The judges did not score the same number of candidates ({shares}); leniency may colour the means.")
+        found.append(
+            f"The judges did not score the same number of candidates ({shares}); leniency may colour the means."
+        )
     return found
 
 
@@ -325,21 +326,6 @@ def _with_pareto(rows: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def ratings(cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]]) -> Ratings:
-    """Every counting judge's scores, candidate by candidate, as `agreement` wants them."""
-    scores: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
-    repeats: dict[str, dict[str, dict[str, int]]] = defaultdict(dict)
-    scenario_of: dict[str, str] = {}
-    for cell in cells:
-        for record in records[cell.run.run_id]:
-            for target, source in ((scores, record.scores), (repeats, record.repeats)):
-                for index, values in source.items():
-                    key = f"{cell.run.run_id}/{index}"
-                    scenario_of[key] = cell.scenario
-                    target[record.judge][key] = dict(zip(record.criteria, values, strict=True))
-    return Ratings(scores=scores, scenario_of=scenario_of, repeats=repeats)
-
-
 def _judges(
     cells: Sequence[CellRecord],
     records: Mapping[str, Sequence[ScoreRecord]],
@@ -368,7 +354,9 @@ def _judges(
     weak = [a for a in alphas if is_weak(a)]
     if weak:
         words = ", ".join(f"{a.criterion} {a.alpha:.2f}" for a in weak if a.alpha is not None)
-        warnings.append(f"The judges agree weakly (Krippendorff's ordinal alpha below 0.667: {words}); trust the ranking less.")
+        warnings.append(
+            f"The judges agree weakly (Krippendorff's ordinal alpha below 0.667: {words}); trust the ranking less."
+        )
     return tuple(
         AgreementSummary(criterion=a.criterion, alpha=a.alpha, ci_low=a.ci_low, ci_high=a.ci_high) for a in alphas
     ), summaries
@@ -408,12 +396,13 @@ def _examples(
     return tips
 
 
-def _state(
-    cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]], leaderboard: Leaderboard
-) -> str:
+def _state(cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]], leaderboard: Leaderboard) -> str:
     """A hash of everything the leaderboard depends on."""
     content = [
-        [[c.run.run_id, c.run.status, [[r.judge, sorted(r.scores.items())] for r in records[c.run.run_id]]] for c in cells],
+        [
+            [c.run.run_id, c.run.status, [[r.judge, sorted(r.scores.items())] for r in records[c.run.run_id]]]
+            for c in cells
+        ],
         [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__],
     ]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -246,7 +246,9 @@ class Store:
         found = []
         for run, content in zip(runs, self._artifacts(runs, CANDIDATES), strict=True):
             if content is None:
-                raise StoreError(f"run {run.run_id} at {self.where} has lost its {CANDIDATES}; delete the run and collect again")
+                raise StoreError(
+                    f"run {run.run_id} at {self.where} has lost its {CANDIDATES}; delete the run and collect again"
+                )
             try:
                 found.append(CellResult.model_validate_json(content))
             except ValidationError as error:
@@ -288,7 +290,9 @@ class Store:
         judgment's run id, or None when there was nothing to write.
         """
         open_runs = self._runs(
-            experiment_id, "judgment", f"tags.`tipbench.judgment_id` = '{judgment_id}' AND attributes.status = 'RUNNING'"
+            experiment_id,
+            "judgment",
+            f"tags.`tipbench.judgment_id` = '{judgment_id}' AND attributes.status = 'RUNNING'",
         )
         run = next(open_runs, None)
         if run is None and not changes:

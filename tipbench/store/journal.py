@@ -5,6 +5,7 @@ So neither a killed process nor an MLflow that is away costs a generation.
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from hashlib import sha256
@@ -33,6 +34,24 @@ class Journal:
             raise InputError(
                 f"the spool folder {self.folder} cannot be written ({error.strerror}); name another with --spool"
             ) from error
+        self._lock = (self.folder / ".lock").open("ab")
+
+    def hold(self) -> None:
+        """Keep other processes off this folder until `release`, or until this process ends, however it ends.
+
+        Raises InputError when another process holds it: two collectors would save each other's cells twice.
+        """
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another tipbench collect is filling this experiment from {self.folder}; wait for it, or give this one "
+                "a folder of its own with --spool"
+            ) from error
+
+    def release(self) -> None:
+        """Let others use the folder."""
+        self._lock.close()
 
     def add(self, result: CellResult) -> None:
         """Put a cell on disk, whole or not at all."""

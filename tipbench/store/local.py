@@ -60,7 +60,9 @@ class LocalBackend:
         if found is not None:
             return found
         with self._words():
-            return str(self._client.create_experiment(name, artifact_location=(self._folder / "artifacts" / name).as_uri()))
+            return str(
+                self._client.create_experiment(name, artifact_location=(self._folder / "artifacts" / name).as_uri())
+            )
 
     def experiments(self, prefix: str) -> list[ExperimentInfo]:
         found: list[ExperimentInfo] = []

@@ -64,7 +64,7 @@ class RestBackend:
         try:
             for attempt in tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(_Transient),
-                wait=tenacity.wait_exponential_jitter(initial=0.25, max=10, jitter=0.5),
+                wait=tenacity.wait_exponential(multiplier=0.25, max=10) + tenacity.wait_random(0, 0.5),
                 stop=tenacity.stop_after_delay(self._retry_s),
                 reraise=True,
             ):
@@ -94,7 +94,9 @@ class RestBackend:
             try:
                 answer = response.json()
             except ValueError as error:
-                raise StoreError(f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?") from error
+                raise StoreError(
+                    f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?"
+                ) from error
             return answer if isinstance(answer, dict) else {}
         raise self._refusal(response)
 
@@ -125,7 +127,9 @@ class RestBackend:
         try:
             experiment = response.json()["experiment"]
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?") from error
+            raise StoreError(
+                f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?"
+            ) from error
         if experiment.get("lifecycle_stage") == "deleted":
             raise StoreError(f"experiment {name} was deleted in MLflow; restore it there, or use another name")
         return str(experiment["experiment_id"])

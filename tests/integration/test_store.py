@@ -1,0 +1,175 @@
+"""The store on both backends, for real: an MLflow server over HTTP, and a local folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MlflowServer
+from tipbench.errors import InputError
+from tipbench.store import ScoreChange, Store, StoreUnreachable, open_store
+from tipbench.store.backend import StoreError
+from tipbench.store.records import Candidate, CellResult, Failure, PlannedCell, ScoreRecord
+
+pytestmark = pytest.mark.integration
+_numbers = itertools.count()
+RUBRIC = "ab" * 32
+
+
+@pytest.fixture(params=["server", "folder"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    url = request.getfixturevalue("mlflow_url") if request.param == "server" else str(tmp_path / "store")
+    opened = open_store(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def experiment(store: Store) -> str:
+    return store.ensure_experiment(f"tip-bench-store-{next(_numbers)}")
+
+
+def candidate(index: int, text: str = "Set a timer for ten minutes.") -> Candidate:
+    return Candidate(
+        index=index, seed=index, text=text, done_reason="stop", ttft_s=0.1, load_s=0.0, prompt_tokens=9, prompt_s=0.1,
+        output_tokens=20, output_s=0.5, total_s=0.6, wall_s=0.61, attempts=1,
+    )  # fmt: skip
+
+
+def cell(cell_id: str = "c1", failure: Failure | None = None, n: int = 2, scenario: str = "first-budget") -> CellResult:
+    return CellResult(
+        cell_id=cell_id, collection_id="col", model="m:1b", prompt="plain", scenario=scenario, situation="A situation.",
+        n_tips=2, params={"seed": "0"}, tags={}, candidates=tuple(candidate(i) for i in range(n)), flags={"empty": 0},
+        resident_bytes=1000, failure=failure, started_ms=1_000, ended_ms=2_000,
+    )  # fmt: skip
+
+
+def test_a_saved_cell_reads_back_whole(store: Store, experiment: str) -> None:
+    plan = [PlannedCell("c1", "m:1b", "plain", "first-budget", 2)]
+    parent = store.begin_collection(experiment, "col", plan, {"node": "n"}, {"big:9b": "too big"})
+    store.save_cell(experiment, parent.run_id, cell(), None)
+    store.end_collection(parent, "FINISHED", {"cells_collected": 1})
+
+    (record,) = store.cells(experiment)
+    assert (record.model, record.prompt, record.scenario) == ("m:1b", "plain", "first-budget")
+    assert record.finished and record.n_candidates == 2 and record.scores == ()
+    assert record.run.tags["judge_pending"] == "true"
+    assert record.run.params["model"] == "m:1b"
+    assert record.run.metrics["tokens_per_s"] == pytest.approx(40.0)
+    assert store.results([record.run]) == [cell()]
+    (collection,) = store.collections(experiment)
+    assert collection.plan == tuple(plan) and collection.refused == {"big:9b": "too big"}
+
+
+def test_a_half_written_run_does_not_count_and_is_filled_in_place(store: Store, experiment: str) -> None:
+    parent = store.begin_collection(experiment, "col", [], {}, {})
+    backend = store._backend
+    tags = {"tipbench.kind": "cell", "tipbench.cell_id": "c1"}
+    half = backend.create_run(experiment, "half", tags, 1_000)
+    assert store.cells(experiment) == []
+
+    store.save_cell(experiment, parent.run_id, cell(), store.cell_runs(experiment)["c1"])
+    (record,) = store.cells(experiment)
+    assert record.run.run_id == half.run_id
+
+
+def test_a_twin_from_a_lost_answer_is_swept_away(store: Store, experiment: str) -> None:
+    parent = store.begin_collection(experiment, "col", [], {}, {})
+    store._backend.create_run(experiment, "lost", {"tipbench.kind": "cell", "tipbench.cell_id": "c1"}, 500)
+    saved = store.save_cell(experiment, parent.run_id, cell(), None)
+    assert store.cell_runs(experiment)["c1"].run_id == saved.run_id
+    store.sweep(experiment, store.cell_runs(experiment))
+    assert [r.run_id for r in store._runs(experiment, "cell")] == [saved.run_id]
+
+
+def test_a_failed_cell_is_kept_until_the_same_cell_succeeds(store: Store, experiment: str) -> None:
+    parent = store.begin_collection(experiment, "col", [], {}, {})
+    failure = Failure(reason="TimedOut", message="no chunk for 60 s")
+    store.save_cell(experiment, parent.run_id, cell(failure=failure, n=1), None)
+    (record,) = store.cells(experiment)
+    assert not record.finished and record.failure == failure and record.run.status == "FAILED"
+
+    store.save_cell(experiment, parent.run_id, cell(), store.cell_runs(experiment)["c1"])
+    (record,) = store.cells(experiment)
+    assert record.finished and record.failure is None and record.run.status == "FINISHED"
+
+
+def test_scores_are_kept_per_judge_and_applying_again_changes_nothing(store: Store, experiment: str) -> None:
+    parent = store.begin_collection(experiment, "col", [], {}, {})
+    store.save_cell(experiment, parent.run_id, cell(), None)
+    (record,) = store.cells(experiment)
+    scores = ScoreRecord("ann", "human", RUBRIC, ("relevance",), {0: (4,)}, {0: (5,)})
+    change = ScoreChange(record, scores, pending=True, metrics={"score_relevance": 4.0})
+    documents = {"exchange.json": b"{}", "changes.json": b'[{"item": "x"}]'}
+    first = store.apply_scores(experiment, "ann", "j1", [change], documents)
+    (after,) = store.cells(experiment)
+    assert after.scores == (scores,)
+    assert after.run.tags["judge_pending"] == "true" and after.run.metrics["score_relevance"] == 4.0
+    assert first is not None and store.apply_scores(experiment, "ann", "j1", [], documents) is None
+    assert store.judgment_history(experiment) == [{"item": "x"}]
+
+    other = ScoreRecord("bob", "agent", RUBRIC, ("relevance",), {0: (2,), 1: (3,)})
+    store.apply_scores(experiment, "bob", "j2", [ScoreChange(after, other, False, {})], documents)
+    (final,) = store.cells(experiment)
+    assert {r.judge for r in final.scores} == {"ann", "bob"} and final.run.tags["judge_pending"] == "false"
+
+
+def test_an_export_key_is_written_once_and_found_again(store: Store, experiment: str) -> None:
+    key = {"items": {"0" * 16: ["run", 0, False, "s", "t"]}}
+    store.save_export(experiment, "e" * 16, key, None)
+    store.save_export(experiment, "e" * 16, key, None)
+    assert store.export_key(experiment, "e" * 16) == key
+    assert store.export_key(experiment, "f" * 16) is None
+    assert len(list(store._runs(experiment, "export"))) == 1
+
+
+def test_the_blinding_secret_stays_the_same(store: Store, experiment: str) -> None:
+    secret = store.blinding_secret(experiment)
+    assert len(secret) == 32 and store.blinding_secret(experiment) == secret
+
+
+def test_an_unknown_experiment_is_named_with_those_there_are(store: Store, experiment: str) -> None:
+    with pytest.raises(InputError, match=r"no experiment tip-bench-nope .*tip-bench-store-"):
+        store.require_experiment("tip-bench-nope")
+
+
+def test_a_lost_artifact_is_an_error_that_names_the_run(store: Store, experiment: str) -> None:
+    run = store._backend.create_run(experiment, "x", {"tipbench.kind": "cell", "tipbench.cell_id": "c9"}, 1)
+    with pytest.raises(StoreError, match=run.run_id):
+        store.results([run])
+
+
+def test_a_server_that_is_away_for_a_moment_costs_nothing(own_mlflow: MlflowServer) -> None:
+    import threading
+
+    store = open_store(own_mlflow.url)
+    experiment = store.ensure_experiment("tip-bench-away")
+    own_mlflow.stop()
+    back = threading.Timer(2.0, own_mlflow.start)
+    back.start()
+    parent = store.begin_collection(experiment, "col", [], {}, {})
+    store.save_cell(experiment, parent.run_id, cell(), None)
+    back.join()
+    assert len(store.cells(experiment)) == 1
+
+
+def test_a_server_that_stays_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIPBENCH_MLFLOW_RETRY_S", "0.5")
+    store = open_store("http://user:secret@127.0.0.1:9")
+    with pytest.raises(StoreUnreachable, match=r"MLflow at http://127\.0\.0\.1:9 cannot be reached") as caught:
+        store.experiments()
+    assert caught.value.exit_code == 5 and "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_mlflow_is_called_so(mlflow_url: str) -> None:
+    store = open_store(mlflow_url + "/nowhere")
+    with pytest.raises(StoreError, match="URL"):
+        store.ensure_experiment("tip-bench-x")
+
+
+def test_a_url_of_another_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="http"):
+        open_store("databricks://profile")

@@ -1,0 +1,169 @@
+"""Doctor: is everything reachable and sane, and what to do if not?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from tipbench import __version__
+from tipbench.catalog import load_prompts, load_rubric, load_scenarios
+from tipbench.config import Config
+from tipbench.engines import open_engine
+from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.policy import check_memory, check_parameters, estimate_memory, format_bytes, parse_bytes
+from tipbench.store import open_store
+from tipbench.store.journal import Journal
+
+Status = Literal["ok", "warning", "failed", "unreachable"]
+_MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL", "unreachable": "DOWN"}
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "unreachable": "red"}
+LOW_DISK = 1024**3
+"""Bytes free below which the spool's disk is worth a word."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at, what was found, and what to do about it ("" if nothing)."""
+
+    name: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorResult:
+    """All checks, in the order in which a collection would need them."""
+
+    checks: tuple[Check, ...]
+    unreachable: bool
+    failed: bool
+
+
+def run(config: Config) -> DoctorResult:
+    """Look at the catalog, the engine, the models, the store and the spool; never raises a TipbenchError itself."""
+    checks: list[Check] = [Check("tipbench", "ok", f"version {__version__}")]
+    for name, look in (
+        ("catalog", _catalog),
+        ("engine", _engine),
+        ("mlflow", _store),
+        ("spool", _spool),
+    ):
+        checks += _guarded(name, look, config)
+    return DoctorResult(
+        checks=tuple(checks),
+        unreachable=any(c.status == "unreachable" for c in checks),
+        failed=any(c.status == "failed" for c in checks),
+    )
+
+
+def _guarded(name: str, look: Callable[[Config], list[Check]], config: Config) -> list[Check]:
+    """The checks of one area; an error of tipbench's own becomes a finding."""
+    try:
+        return look(config)
+    except UnreachableError as error:
+        return [Check(name, "unreachable", str(error))]
+    except TipbenchError as error:
+        return [Check(name, "failed", str(error))]
+
+
+def _catalog(config: Config) -> list[Check]:
+    scenarios = load_scenarios(config.scenarios or None)
+    prompts = load_prompts(config.prompt_list, config.prompts_dir or None)
+    rubric = load_rubric(config.rubric or None)
+    criteria = ", ".join(c.id for c in rubric.criteria)
+    return [
+        Check(
+            "catalog",
+            "ok",
+            f"{len(scenarios)} scenarios, prompts {', '.join(p.name for p in prompts)}, rubric {rubric.name} ({criteria})",
+        )
+    ]
+
+
+def _engine(config: Config) -> list[Check]:
+    checks = []
+    with contextlib.closing(open_engine(config)) as engine:
+        info = engine.info()
+        where = f" at {info.url}" if info.url else ""
+        checks.append(Check("engine", "ok", f"{info.name} {info.version or ''}{where}".strip()))
+        installed = {facts.name: facts for facts in engine.models()}
+        limit = parse_bytes(config.memory_limit)
+        for model in config.model_list:
+            facts = installed.get(model) or installed.get(f"{model}:latest")
+            if facts is None:
+                remedy = (
+                    f"ollama pull {model}, or collect with --pull"
+                    if config.engine == "ollama"
+                    else "see tipbench models"
+                )
+                checks.append(Check(f"model {model}", "failed", "the engine does not have it", remedy))
+                continue
+            verdict = check_parameters(model, facts.parameters, config.max_model_b)
+            estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
+            if verdict.allowed:
+                verdict = check_memory(model, estimate, limit)
+            if verdict.allowed:
+                need = f", needs about {format_bytes(estimate.total)}" if estimate else ""
+                checks.append(Check(f"model {model}", "ok", f"{(facts.parameters or 0) / 1e9:.2f} B parameters{need}"))
+            else:
+                checks.append(Check(f"model {model}", "warning", f"the policy refuses it: {verdict.reason}"))
+        loaded = engine.resident()
+        if len(loaded) > 1:
+            names = ", ".join(r.name for r in loaded)
+            checks.append(
+                Check(
+                    "memory",
+                    "warning",
+                    f"several models are loaded: {names}",
+                    "set OLLAMA_MAX_LOADED_MODELS=1 on the server",
+                )
+            )
+    return checks
+
+
+def _store(config: Config) -> list[Check]:
+    # A doctor is asked for an answer now, not after the patience that a long collection has.
+    os.environ.setdefault("TIPBENCH_MLFLOW_RETRY_S", "5")
+    with contextlib.closing(open_store(config.store_url)) as store:
+        experiments = store.experiments()
+        there = any(e.name == config.experiment for e in experiments)
+        state = "is there" if there else "will be created"
+        return [Check("mlflow", "ok", f"{store.where}: {len(experiments)} experiments; {config.experiment} {state}")]
+
+
+def _spool(config: Config) -> list[Check]:
+    with contextlib.closing(open_store(config.store_url)) as store:
+        journal = Journal(config.spool, store.where, config.experiment)
+    free = shutil.disk_usage(Path(journal.folder)).free
+    left = len(journal)
+    found = f"{journal.folder}: {format_bytes(free)} free"
+    if left:
+        return [
+            Check(
+                "spool", "warning", f"{found}; {left} cells wait for MLflow", "run the same collect again to save them"
+            )
+        ]
+    if free < LOW_DISK:
+        return [Check("spool", "warning", found, "free some space, or name another folder with --spool")]
+    return [Check("spool", "ok", found)]
+
+
+def render(result: DoctorResult, console: Console) -> None:
+    """One line per check, the remedy under it."""
+    width = max(len(c.name) for c in result.checks)
+    for check in result.checks:
+        style = _STYLES[check.status]
+        console.print(
+            f"[{style}]{_MARKS[check.status]:<5}[/{style}] {escape(check.name):<{width}}  {escape(check.found)}"
+        )
+        if check.remedy:
+            console.print(f"      {'':<{width}}  -> {escape(check.remedy)}")

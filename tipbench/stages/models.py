@@ -1,0 +1,98 @@
+"""Models: what the engine has, what each would need in memory, and what the RAM policy says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from tipbench.config import Config
+from tipbench.engines.base import Engine, ModelFacts
+from tipbench.policy import check_memory, check_parameters, check_tag, estimate_memory, format_bytes, parse_bytes
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model; sizes in bytes, None where the engine does not say."""
+
+    model: str
+    installed: bool
+    configured: bool
+    """Is it one of the `models` of the configuration?"""
+    parameters: int | None
+    quantization: str | None
+    size_bytes: int | None
+    estimated_memory_bytes: int | None
+    """Weights + KV cache at `num_ctx` x `parallel` + overhead."""
+    allowed: bool
+    verdict: str
+
+
+def run(config: Config, engine: Engine) -> list[ModelRow]:
+    """Every model that is installed, then the configured ones that are not. Raises EngineUnreachable."""
+    installed = sorted(engine.models(), key=lambda facts: facts.parameters or 0)
+    wanted = config.model_list
+    names = {facts.name for facts in installed}
+    rows = [_row(config, facts, facts.name in wanted) for facts in installed]
+    for model in wanted:
+        if model not in names and f"{model}:latest" not in names:
+            tag = check_tag(model, config.max_model_b)
+            words = "not there yet" if tag.allowed else f"refused: {tag.reason}"
+            rows.append(ModelRow(model, False, True, None, None, None, None, tag.allowed, words))
+    return rows
+
+
+def _row(config: Config, facts: ModelFacts, configured: bool) -> ModelRow:
+    estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
+    verdict = check_parameters(facts.name, facts.parameters, config.max_model_b)
+    if verdict.allowed:
+        verdict = check_memory(facts.name, estimate, parse_bytes(config.memory_limit))
+    return ModelRow(
+        model=facts.name,
+        installed=True,
+        configured=configured,
+        parameters=facts.parameters,
+        quantization=facts.quantization,
+        size_bytes=facts.size_bytes,
+        estimated_memory_bytes=estimate.total if estimate else None,
+        allowed=verdict.allowed,
+        verdict="allowed" if verdict.allowed else f"refused: {verdict.reason}",
+    )
+
+
+def render(rows: list[ModelRow], console: Console) -> None:
+    """A table; without a terminal, tab-separated lines."""
+    if not rows:
+        console.print("The engine has no models yet. With Ollama: ollama pull qwen2.5:0.5b")
+        return
+    titles = ("model", "parameters", "quantisation", "size", "memory needed", "verdict")
+    if not console.is_terminal:
+        console.out("\t".join(titles))
+        for row in rows:
+            console.out("\t".join(_fields(row)))
+        return
+    table = Table(*titles, box=None, pad_edge=False)
+    for column in (1, 3, 4):
+        table.columns[column].justify = "right"
+    for row in rows:
+        table.add_row(*(escape(field) for field in _fields(row)), style=None if row.allowed else "red")
+    console.print(table)
+
+
+def _fields(row: ModelRow) -> tuple[str, ...]:
+    return (
+        row.model,
+        _billions(row.parameters),
+        row.quantization or "-",
+        format_bytes(row.size_bytes) if row.size_bytes is not None else "-",
+        format_bytes(row.estimated_memory_bytes) if row.estimated_memory_bytes is not None else "-",
+        row.verdict,
+    )
+
+
+def _billions(parameters: int | None) -> str:
+    if parameters is None:
+        return "-"
+    return f"{parameters / 1e9:.2f} B" if parameters >= 1e9 else f"{parameters / 1e6:.0f} M"

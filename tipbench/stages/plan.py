@@ -1,0 +1,151 @@
+"""Plan: how small a difference between two cells would a design detect, before anything is spent on it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from tipbench.catalog import load_rubric, load_scenarios
+from tipbench.config import Config
+from tipbench.errors import InputError
+from tipbench.stats import SD_INTERACTION, SD_JUDGE, SD_TIP, minimum_detectable_difference, variance_components
+from tipbench.store import Store
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A design next to the planned one, and what it could detect."""
+
+    change: str
+    n_scenarios: int
+    n_tips: int
+    n_judges: int
+    candidates: int
+    difference: float | None
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """The planned design; differences and spreads in points of the rubric's scale."""
+
+    n_cells: int
+    n_scenarios: int
+    n_tips: int
+    n_judges: int
+    candidates: int
+    scores: int
+    """Scores that the judges must give: candidates x judges."""
+    power: float
+    sd_interaction: float
+    sd_tip: float
+    sd_judge: float
+    source: str
+    """Where the spreads come from."""
+    difference: float | None
+    """Smallest true difference from the best that is found with `power`; None with fewer than two cells or scenarios."""
+    alternatives: tuple[Alternative, ...]
+
+
+def run(config: Config, *, judges: int, power: float, store: Store | None = None) -> PlanResult:
+    """The smallest detectable difference of the configured design.
+
+    With a `store`, the spreads are estimated from the experiment's judged candidates; otherwise they are assumed. Raises
+    InputError when the experiment has too few scores to estimate from.
+    """
+    n_scenarios = len(load_scenarios(config.scenarios or None))
+    if config.n_scenarios:
+        n_scenarios = min(n_scenarios, config.n_scenarios)
+    n_cells = len(config.model_list) * len(config.prompt_list)
+    sd_interaction, sd_tip, source = SD_INTERACTION, SD_TIP, "assumed; --from-data takes them from judged candidates"
+    if store is not None:
+        sd_interaction, sd_tip = _spreads(config, store)
+        source = f"estimated from {config.experiment}"
+
+    def detectable(scenarios: int, tips: int, n_judges: int) -> float | None:
+        if n_cells < 2 or scenarios < 2:
+            return None
+        return minimum_detectable_difference(
+            scenarios,
+            tips,
+            n_cells,
+            n_judges,
+            power=power,
+            sd_interaction=sd_interaction,
+            sd_tip=sd_tip,
+            sd_judge=SD_JUDGE,
+        )
+
+    def alternative(change: str, scenarios: int, tips: int, n_judges: int) -> Alternative:
+        candidates = n_cells * scenarios * tips
+        return Alternative(change, scenarios, tips, n_judges, candidates, detectable(scenarios, tips, n_judges))
+
+    candidates = n_cells * n_scenarios * config.n_tips
+    return PlanResult(
+        n_cells=n_cells,
+        n_scenarios=n_scenarios,
+        n_tips=config.n_tips,
+        n_judges=judges,
+        candidates=candidates,
+        scores=candidates * judges,
+        power=power,
+        sd_interaction=sd_interaction,
+        sd_tip=sd_tip,
+        sd_judge=SD_JUDGE,
+        source=source,
+        difference=detectable(n_scenarios, config.n_tips, judges),
+        alternatives=(
+            alternative("twice the scenarios", 2 * n_scenarios, config.n_tips, judges),
+            alternative("twice the tips", n_scenarios, 2 * config.n_tips, judges),
+            alternative("one more judge", n_scenarios, config.n_tips, judges + 1),
+        ),
+    )
+
+
+def _spreads(config: Config, store: Store) -> tuple[float, float]:
+    rubric = load_rubric(config.rubric or None)
+    total = sum(rubric.weights.values())
+    weights = [rubric.weights[c.id] / total for c in rubric.criteria]
+    rows = []
+    for cell in store.cells(store.require_experiment(config.experiment)):
+        for record in cell.scores:
+            if record.rubric_hash == rubric.hash:
+                for scores in record.scores.values():
+                    composite = sum(w * s for w, s in zip(weights, scores, strict=True))
+                    rows.append(((cell.model, cell.prompt), cell.scenario, composite))
+    found = variance_components(rows)
+    if found is None:
+        raise InputError(
+            f"{config.experiment} has too few scores to estimate spreads from: it takes two cells, two scenarios and two tips each"
+        )
+    return found.sd_interaction, found.sd_tip
+
+
+def render(result: PlanResult, console: Console) -> None:
+    """The answer in words, then what would make it smaller."""
+    console.print(
+        f"{result.n_cells} cells x {result.n_scenarios} scenarios x {result.n_tips} tips = {result.candidates} tips; "
+        f"{result.n_judges} judge{'s' * (result.n_judges > 1)} give {result.scores} scores per criterion."
+    )
+    if result.difference is None:
+        console.print("No difference can be tested: that takes at least two cells and two scenarios.")
+    else:
+        console.print(
+            f"A cell that is truly {result.difference:.2f} points behind the best is told apart from it with "
+            f"{result.power:.0%} chance; smaller differences mostly end as ties."
+        )
+    table = Table("design", "tips to write", "detectable difference", box=None, pad_edge=False)
+    table.columns[1].justify = table.columns[2].justify = "right"
+    table.add_row("as planned", str(result.candidates), _points(result.difference))
+    for other in result.alternatives:
+        table.add_row(other.change, str(other.candidates), _points(other.difference))
+    console.print(table)
+    console.print(
+        f"Spreads in points: cell x scenario {result.sd_interaction:.2f}, tips {result.sd_tip:.2f}, "
+        f"judge noise {result.sd_judge:.2f} ({result.source})."
+    )
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,19 @@
+"""The JSON schemas of everything that crosses tipbench's borders, made from the models themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tipbench.config import json_schema
+from tipbench.judging.exchange import Exchange
+from tipbench.leaderboard.model import Leaderboard
+from tipbench.store.records import CellResult
+
+_MODELS = {"exchange": Exchange, "leaderboard": Leaderboard, "cell": CellResult}
+
+
+def schema_of(name: str) -> dict[str, Any]:
+    """JSON schema (2020-12) of `config`, `exchange`, `leaderboard` or `cell`; KeyError for another name."""
+    if name == "config":
+        return json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | _MODELS[name].model_json_schema(by_alias=True)
