@@ -22,7 +22,34 @@ if TYPE_CHECKING:
     from jinja2.sandbox import SandboxedEnvironment
 
 RESERVED = frozenset(
-    ["model", "prompt", "rank", "rank_low", "rank_high", "composite", "ci_low", "ci_high", "se", "p_best", "diff_to_best", "tied_with_best", "n_scenarios", "n_expected", "n_candidates", "n_judged", "n_failed", "failures", "coverage", "tokens_per_s", "ttft_s", "seconds_per_tip", "peak_memory_bytes", "mean_words", "pareto", "checks"]
+    [
+        "model",
+        "prompt",
+        "rank",
+        "rank_low",
+        "rank_high",
+        "composite",
+        "ci_low",
+        "ci_high",
+        "se",
+        "p_best",
+        "diff_to_best",
+        "tied_with_best",
+        "n_scenarios",
+        "n_expected",
+        "n_candidates",
+        "n_judged",
+        "n_failed",
+        "failures",
+        "coverage",
+        "tokens_per_s",
+        "ttft_s",
+        "seconds_per_tip",
+        "peak_memory_bytes",
+        "mean_words",
+        "pareto",
+        "checks",
+    ]
 )
 """Criterion ids that would collide with a column of the leaderboard."""
 
