@@ -1,0 +1,305 @@
+"""Reading an exchange file back: strict, every fault named with its JSON pointer (RFC 6901), nothing half-accepted."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tipbench.catalog import content_hash
+from tipbench.errors import InputError
+from tipbench.judging.exchange import SCHEMA, Exchange, ExchangeItem, JudgeIdentity
+
+MAX_BYTES = 256 * 1024**2
+MAX_DEPTH = 64
+MAX_FAULTS = 50
+"""Faults shown; how many more there are is said in a last line."""
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers the keys that stood in it twice, which JSON allows and nobody means."""
+
+    repeated: tuple[str, ...] = ()
+
+
+class _NotANumber:
+    """NaN or Infinity, which Python's parser takes and JSON does not have."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def __repr__(self) -> str:
+        return self.word
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def read_exchange(path: Path) -> Exchange:
+    """The exchange file at `path`. Raises InputError that lists every fault."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"{path}: {size:,} bytes are too many for an exchange file (at most {MAX_BYTES:,})")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    return parse_exchange(data, str(path))
+
+
+def parse_exchange(data: bytes, source: str) -> Exchange:
+    """The exchange file in `data`; `source` names it in messages. Raises InputError that lists every fault."""
+    text = _decode(data, source)
+    raw = _parse(text, source)
+    shape = list(_shape_faults(raw))
+    if any(depth_exceeded for *_, depth_exceeded in shape):
+        raise _error(source, [f"{pointer}: {words}" for pointer, words, _ in shape])
+    faults = [f"{pointer}: {words}" for pointer, words, _ in shape]
+    exchange = None
+    try:
+        exchange = Exchange.model_validate_json(text)
+    except ValidationError as error:
+        faults += [_schema_fault(detail) for detail in error.errors(include_url=False)]
+    faults += _meaning_faults(raw)
+    if faults or exchange is None:
+        raise _error(source, list(dict.fromkeys(faults)))
+    return exchange
+
+
+def _error(source: str, faults: list[str]) -> InputError:
+    shown = faults[:MAX_FAULTS]
+    if len(faults) > MAX_FAULTS:
+        shown.append(f"and {len(faults) - MAX_FAULTS} more")
+    return InputError(f"{source}: {len(faults)} fault{'s' * (len(faults) > 1)}, nothing was applied", tuple(shown))
+
+
+def _decode(data: bytes, source: str) -> str:
+    if not data.strip():
+        raise _error(source, [": the file is empty"])
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _error(
+            source, [f": not UTF-8 text (byte {error.start}: 0x{data[error.start]:02x}); save it as UTF-8"]
+        ) from error
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object, parse_constant=_NotANumber)
+    except json.JSONDecodeError as error:
+        words = f"not JSON (line {error.lineno}, column {error.colno}: {error.msg}){_guess(text)}"
+        raise _error(source, [f": {words}"]) from error
+    except RecursionError as error:
+        raise _error(source, [f": nested more than {MAX_DEPTH} deep; this is no exchange file"]) from error
+    except ValueError as error:  # Python refuses to turn thousands of digits into an int.
+        raise _error(source, [f": a number is too long to be one ({error})"]) from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    found = _Object(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        found.repeated = tuple(sorted({key for key in keys if keys.count(key) > 1}))
+    return found
+
+
+def _guess(text: str) -> str:
+    """What the file may be instead, from its first line."""
+    first = text.lstrip().split("\n", 1)[0].strip()
+    if first.startswith("```"):
+        return "; it is wrapped in a Markdown fence: hand in the JSON alone"
+    if first.startswith(("{", "[")):
+        return ""
+    if first.count(",") >= 2 or first.count(";") >= 2 or "\t" in first:
+        return "; it looks like a CSV table: fill in the JSON file that was exported"
+    if first.startswith(("---", "schema:")) or first.split(":", 1)[0] in Exchange.model_fields:
+        return "; it looks like YAML: fill in the JSON file that was exported"
+    if first.startswith("<"):
+        return "; it looks like HTML or XML"
+    return "; there must be nothing before or after the JSON"
+
+
+# -- faults --------------------------------------------------------------------------------------
+
+
+def pointer(parts: Iterable[object]) -> str:
+    """A JSON pointer (RFC 6901): ("items", 3, "a/b") -> "/items/3/a~1b"."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def _shape_faults(raw: Any) -> Iterable[tuple[str, str, bool]]:
+    """Repeated keys, NaN and excessive depth, as (pointer, words, is it depth)."""
+    stack: list[tuple[tuple[object, ...], Any]] = [((), raw)]
+    while stack:
+        path, value = stack.pop()
+        if len(path) > MAX_DEPTH:
+            yield pointer(path[:4]) + "/...", f"nested more than {MAX_DEPTH} deep; this is no exchange file", True
+            return
+        if isinstance(value, _NotANumber):
+            yield pointer(path), f"{value.word} is no JSON number; scores are whole numbers or null", False
+        elif isinstance(value, _Object):
+            for key in value.repeated:
+                yield pointer((*path, key)), "the key stands twice in its object", False
+            stack += [((*path, key), inner) for key, inner in reversed(value.items())]
+        elif isinstance(value, list):
+            stack += [((*path, index), inner) for index, inner in reversed(list(enumerate(value)))]
+
+
+def _schema_fault(detail: Any) -> str:
+    """One of pydantic's errors in the judge's words."""
+    place = pointer(part for part in detail["loc"] if part != "[key]")
+    kind, found = detail["type"], _short(detail.get("input"))
+    if kind == "json_invalid":
+        return f": not JSON: {detail['ctx']['error']}"
+    words = {
+        "missing": "is missing",
+        "extra_forbidden": "unknown field",
+        "int_type": f"must be a whole number or null, found {found}",
+        "int_from_float": f"must be a whole number or null, found {found}",
+        "string_type": f"must be text, found {found}",
+        "dict_type": f"must be an object, found {found}",
+        "model_type": f"must be an object, found {found}",
+        "tuple_type": f"must be a list, found {found}",
+        "string_too_long": f"longer than {detail.get('ctx', {}).get('max_length')} characters",
+    }.get(kind, f"{detail['msg'][0].lower()}{detail['msg'][1:]}, found {found}")
+    if detail["loc"] == ("schema",) and kind == "literal_error":
+        words = f"must be {SCHEMA!r}, found {found}; export again with this version of tipbench"
+    return f"{place}: {words}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list | tuple):
+        return "a list"
+    try:
+        shown = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+def _meaning_faults(raw: Any) -> list[str]:
+    """Faults that no schema sees; looks at whatever parts of the file have the right shape."""
+    if not isinstance(raw, dict):
+        return []
+    faults = []
+    rubric = raw.get("rubric")
+    criteria, low, high = _scale(rubric)
+    if isinstance(rubric, dict) and isinstance(raw.get("rubric_hash"), str) and _hash(rubric) != raw["rubric_hash"]:
+        faults.append(
+            "/rubric: was changed since the export, or rubric_hash was; scores under another rubric cannot be filed"
+        )
+    scored = False
+    first: dict[str, int] = {}
+    items = raw.get("items")
+    for number, item in enumerate(items if isinstance(items, list) else ()):
+        if not isinstance(item, dict):
+            continue
+        one = item.get("id")
+        if isinstance(one, str):
+            if one in first:
+                faults.append(f"/items/{number}/id: {_short(one)} is also the id of /items/{first[one]}")
+            first.setdefault(one, number)
+        scores = item.get("scores")
+        if not isinstance(scores, dict):
+            continue
+        place = ("items", number, "scores")
+        if criteria:
+            faults += [f"{pointer((*place, c))}: is missing" for c in criteria if c not in scores]
+            faults += [
+                f"{pointer((*place, c))}: the rubric has no such criterion (it has {', '.join(criteria)})"
+                for c in scores
+                if c not in criteria
+            ]
+        for criterion, score in scores.items():
+            if isinstance(score, int) and not isinstance(score, bool):
+                scored = True
+                if low is not None and high is not None and not low <= score <= high:
+                    faults.append(
+                        f"{pointer((*place, criterion))}: {_short(score)} is outside the scale of {low} to {high}"
+                    )
+    if scored and raw.get("judge") is None:
+        faults.append('/judge: is missing; say who scored: {"name": "...", "kind": "human", "agent" or "llm"}')
+    return faults
+
+
+def _scale(rubric: Any) -> tuple[list[str], int | None, int | None]:
+    """Criterion ids and scale of a raw rubric; empty and None where it is not in shape."""
+    if not isinstance(rubric, dict):
+        return [], None, None
+    criteria = rubric.get("criteria")
+    ids = (
+        [c["id"] for c in criteria if isinstance(c, dict) and isinstance(c.get("id"), str)]
+        if isinstance(criteria, list)
+        else []
+    )
+    low, high = rubric.get("scale_min"), rubric.get("scale_max")
+    return ids, low if type(low) is int else None, high if type(high) is int else None
+
+
+def _hash(rubric: Any) -> str:
+    try:
+        return content_hash(rubric)
+    except (TypeError, ValueError):
+        return ""
+
+
+def check_against(
+    exchange: Exchange, issued: Mapping[str, tuple[str, str]], rubric_hash: str, export_id: str
+) -> list[str]:
+    """Faults of a file against what was exported: `issued` maps item id -> (scenario, tip). Missing items are none."""
+    faults = []
+    if exchange.export_id != export_id:
+        faults.append(f"/export_id: {exchange.export_id} is not the export {export_id}")
+    if exchange.rubric_hash != rubric_hash:
+        faults.append(
+            f"/rubric_hash: this file was exported under rubric {rubric_hash[:8]}, not {exchange.rubric_hash[:8]}"
+        )
+    for number, item in enumerate(exchange.items):
+        if item.id not in issued:
+            faults.append(f"/items/{number}/id: {item.id} was not in the exported file")
+            continue
+        scenario, tip = issued[item.id]
+        if item.tip != tip:
+            faults.append(
+                f"/items/{number}/tip: was changed since the export; a score must be for the tip that was written"
+            )
+        if item.scenario != scenario:
+            faults.append(f"/items/{number}/scenario: was changed since the export")
+    return faults
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def write_exchange(exchange: Exchange, path: Path) -> None:
+    """Write the file, whole or not at all; keys in a stable order, nulls where a judge shall write."""
+    body = exchange.model_dump(mode="json", by_alias=True)
+    for item in body["items"]:
+        if item["scored_at"] is None:
+            del item["scored_at"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def scored(item: ExchangeItem, scores: Mapping[str, int], rationale: str | None, at: datetime) -> ExchangeItem:
+    """The item with a judge's scores."""
+    return item.model_copy(update={"scores": dict(scores), "rationale": rationale, "scored_at": at})
+
+
+def with_items(exchange: Exchange, judge: JudgeIdentity, items: Iterable[ExchangeItem]) -> Exchange:
+    """The file with its judge and its items as they stand."""
+    return exchange.model_copy(update={"judge": judge, "items": tuple(items)})
