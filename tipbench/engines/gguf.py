@@ -106,4 +106,4 @@ def _tensor_size(file: BinaryIO) -> int:
     elements = math.prod(_scalar(file, "<Q") for _ in range(n_dimensions))
     _scalar(file, "<I")
     _scalar(file, "<Q")
-    return elements
+    return int(elements)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = "tipbench.exchange/1"
+SCHEMA: Literal["tipbench.exchange/1"] = "tipbench.exchange/1"
 
 ItemId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", description="Opaque id of one item.")]
 

@@ -29,8 +29,9 @@ MAX_RATIONALE = 2000
 class Chat(Protocol):
     """One question to a chat model."""
 
-    details: Mapping[str, str]
-    """What identifies the model in the receipt: digest, endpoint."""
+    @property
+    def details(self) -> Mapping[str, str]:
+        """What identifies the model in the receipt: digest, endpoint."""
 
     def ask(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, object], temperature: float, seed: int
@@ -52,7 +53,7 @@ class EngineChat:
             facts = engine.describe(model)
         except ModelMissing as error:
             raise InputError(f"judge: {error}") from error
-        self.details = {"model": model, "digest": facts.digest, "engine": engine.info().name}
+        self.details: Mapping[str, str] = {"model": model, "digest": facts.digest, "engine": engine.info().name}
 
     def ask(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, object], temperature: float, seed: int
@@ -91,7 +92,7 @@ class OpenAIChat:
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )
-        self.details = {"model": model, "endpoint": self._shown}
+        self.details: Mapping[str, str] = {"model": model, "endpoint": self._shown}
 
     def ask(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, object], temperature: float, seed: int

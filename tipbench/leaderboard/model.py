@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA = "tipbench.leaderboard/1"
+SCHEMA: Literal["tipbench.leaderboard/1"] = "tipbench.leaderboard/1"
 
 
 class _Frozen(BaseModel):

@@ -65,7 +65,9 @@ def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_
 
     complete = [item for item in exchange.items if item.complete]
     judge = exchange.judge
-    records, counts, history = {}, {"new": 0, "changed": 0, "unchanged": 0}, []
+    records: dict[str, ScoreRecord] = {}
+    counts = {"new": 0, "changed": 0, "unchanged": 0}
+    history: list[dict[str, Any]] = []
     if judge is not None:
         records, counts, history = _merge(exchange, judge, complete, items, cells, reason)
     finished = [cell for cell in cells.values() if cell.finished]

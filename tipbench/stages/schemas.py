@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from tipbench.config import json_schema
 from tipbench.judging.exchange import Exchange
 from tipbench.leaderboard.model import Leaderboard
 from tipbench.store.records import CellResult
 
-_MODELS = {"exchange": Exchange, "leaderboard": Leaderboard, "cell": CellResult}
+_MODELS: dict[str, type[BaseModel]] = {"exchange": Exchange, "leaderboard": Leaderboard, "cell": CellResult}
 
 
 def schema_of(name: str) -> dict[str, Any]:

@@ -1,0 +1,205 @@
+"""The report's two figures as inline SVG: composites with their intervals, and quality against what it costs."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from tipbench.leaderboard import words
+from tipbench.leaderboard.model import Cell, Leaderboard
+
+INK = "#010203"
+"""A colour that no palette has; it becomes `currentColor`, so that the figure follows the page's light or dark theme."""
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f7bd6")
+"""Okabe and Ito's colours, which people with any colour vision can tell apart; markers tell models apart as well."""
+MARKERS = "osD^vPX"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def forest_plot(board: Leaderboard) -> str:
+    """Composite and interval of every judged cell, best on top; empty when nothing is judged."""
+    cells = [c for c in board.cells if c.composite is not None]
+    if not cells:
+        return ""
+    colors = _colors(board)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for y, cell in enumerate(cells):
+            color, marker = colors[cell.model]
+            tied = cell.rank == 1 or cell.tied_with_best
+            if tied:
+                axes.axhspan(y - 0.5, y + 0.5, color="#009e73", alpha=0.10, linewidth=0)
+            if cell.ci_low is not None and cell.ci_high is not None:
+                axes.plot([cell.ci_low, cell.ci_high], [y, y], color=color, linewidth=2, solid_capstyle="butt")
+            face = color if tied else "none"
+            axes.plot(
+                [cell.composite], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle=""
+            )
+        axes.axvline(cells[0].composite or 0, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
+        axes.set_xlim(board.scale_min, board.scale_max)
+        axes.set_xticks(range(board.scale_min, board.scale_max + 1))
+        axes.set_ylim(len(cells) - 0.5, -0.5)
+        axes.set_yticks(range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(c.prompt)}" for c in cells])
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel(f"composite, {board.scale_min} to {board.scale_max}, with {board.confidence:.0%} interval")
+        axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
+
+    height = 1.0 + 0.38 * len(cells)
+    return _svg(draw, (8.0, height), "forest", f"Composite score with interval of {len(cells)} cells, best on top")
+
+
+def tradeoff_plots(board: Leaderboard) -> str:
+    """Quality against tokens per second and against memory, side by side; empty when no cost is known."""
+    panels: list[tuple[str, Callable[[Cell], float | None], bool]] = [
+        ("tokens per second (right is faster)", lambda c: c.tokens_per_s, True),
+        (
+            "peak memory in MiB (left is smaller)",
+            lambda c: None if c.peak_memory_bytes is None else c.peak_memory_bytes / 2**20,
+            False,
+        ),
+    ]
+    judged = [c for c in board.cells if c.composite is not None]
+    panels = [p for p in panels if any(p[1](c) is not None for c in judged)]
+    if not panels:
+        return ""
+    colors = _colors(board)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for one, (label, cost, more_is_better) in zip(axes, panels, strict=True):
+            points = [(c, float(x), float(c.composite or 0)) for c in judged if (x := cost(c)) is not None]
+            _scatter(one, points, colors, more_is_better)
+            one.set_xlabel(label)
+            one.grid(color=INK, alpha=0.12, linewidth=0.6)
+        axes[0].set_ylabel("composite")
+        handles = [
+            mpl.lines.Line2D([], [], color=color, marker=marker, linestyle="", label=_short(model, 40))
+            for model, (color, marker) in colors.items()
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
+
+    rows = -(-len(colors) // 3)
+    size = (8.6 if len(panels) == 2 else 5.2, 3.6 + 0.22 * rows)
+    return _svg(
+        draw, size, "tradeoff", "Composite score against tokens per second and against peak memory; numbers are ranks"
+    )
+
+
+def _scatter(
+    axes: Any, points: Sequence[tuple[Cell, float, float]], colors: dict[str, tuple[str, str]], more_is_better: bool
+) -> None:
+    """Points numbered by rank, and the step line that no other point of this panel beats."""
+    xs = [x for _, x, _ in points]
+    span = (max(xs) - min(xs)) or max(abs(xs[0]) * 0.2, 1.0)
+    axes.set_xlim(max(min(xs) - 0.12 * span, 0), max(xs) + 0.15 * span)
+    ys = [y for *_, y in points]
+    gap = max(max(ys) - min(ys), 0.4)
+    axes.set_ylim(min(ys) - 0.18 * gap, max(ys) + 0.2 * gap)
+    front = sorted((x, y) for _, x, y in points if not any(_beats(o, (x, y), more_is_better) for _, *o in points))
+    step = "steps-post" if not more_is_better else "steps-pre"
+    axes.plot(*zip(*front, strict=True), color=INK, linewidth=1, linestyle="--", alpha=0.5, drawstyle=step, zorder=1)
+    for cell, x, y in points:
+        color, marker = colors[cell.model]
+        face = color if cell.pareto else "none"
+        axes.plot([x], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle="", zorder=3)
+    for (cell, x, y), offset in zip(points, _offsets(axes, [(x, y) for _, x, y in points]), strict=True):
+        axes.annotate(
+            str(cell.rank), (x, y), xytext=offset, textcoords="offset points", ha="center", va="center", fontsize=9
+        )
+
+
+def _beats(other: Sequence[float], point: tuple[float, float], more_is_better: bool) -> bool:
+    sign = 1 if more_is_better else -1
+    gain_x, gain_y = sign * (other[0] - point[0]), other[1] - point[1]
+    return gain_x >= 0 and gain_y >= 0 and (gain_x > 0 or gain_y > 0)
+
+
+def _offsets(axes: Any, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """For each point, the place around it (in typographic points) that is farthest from other points and labels."""
+    axes.figure.draw_without_rendering()
+    scale = 72 / axes.figure.dpi
+    here = np.array([axes.transData.transform(p) for p in points]) * scale
+    ring = [
+        (0, 11),
+        (11, 0),
+        (0, -11),
+        (-11, 0),
+        (9, 9),
+        (-9, 9),
+        (9, -9),
+        (-9, -9),
+        (0, 20),
+        (20, 0),
+        (0, -20),
+        (-20, 0),
+    ]
+    taken = [tuple(p) for p in here]
+    chosen: list[tuple[float, float]] = []
+    for point in here:
+        others = [t for t in taken if t != tuple(point)]
+
+        def room(offset: tuple[int, int], point: Any = point, others: list[Any] = others) -> float:
+            spot = point + np.array(offset)
+            # A label 12 points away from everything is free; nearer to its own point is better.
+            nearest = min((float(np.hypot(*(spot - np.array(o)))) for o in others), default=99.0)
+            return min(nearest, 12.0) - 0.05 * float(np.hypot(*offset))
+
+        best = max(ring, key=room)
+        chosen.append(best)
+        taken.append(tuple(point + np.array(best)))
+    return chosen
+
+
+def _colors(board: Leaderboard) -> dict[str, tuple[str, str]]:
+    """model -> (colour, marker), in the order of the ranking; repeats only after seven models of each."""
+    models = list(dict.fromkeys(c.model for c in board.cells))
+    return {
+        m: (PALETTE[i % len(PALETTE)], MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]) for i, m in enumerate(models)
+    }
+
+
+def _short(text: str, limit: int = 28) -> str:
+    """A name that fits beside the plot; matplotlib's own markup is kept from seeing a dollar sign in it."""
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def _svg(draw: Callable[[Figure], None], size: tuple[float, float], salt: str, label: str) -> str:
+    """The figure as an `<svg>` element that scales to its container; the same data give the same text."""
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": salt}):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasSVG(figure)
+        figure.patch.set_alpha(0)
+        draw(figure)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Ids would meet those of the page's other figure.
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{salt}-", svg)
+    svg = svg.replace(INK, "currentColor")
+    opening = re.sub(r'\s(?:width|height)="[^"]*"', "", svg[: svg.index(">")])
+    return f'{opening} role="img" aria-label="{escape(label)}"{svg[svg.index(">") :]}'

@@ -1,0 +1,138 @@
+"""How a leaderboard's figures are written, and its answer in words: one wording for terminal, Markdown and HTML."""
+
+from __future__ import annotations
+
+from tipbench.leaderboard.model import Cell, Leaderboard
+
+UNKNOWN = "–"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """`3.14`; a dash for what cannot be known."""
+    return UNKNOWN if value is None else f"{value:.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """`87%`, without claiming certainty: `>99%` and `<1%` at the ends."""
+    if value is None:
+        return UNKNOWN
+    if 0.99 < value < 1:
+        return ">99%"
+    return "<1%" if 0 < value < 0.01 else f"{value:.0%}"
+
+
+def p_value(value: float | None) -> str:
+    """`0.034`; `<0.001` for what is smaller."""
+    if value is None:
+        return UNKNOWN
+    return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def memory(count: int | None) -> str:
+    """Bytes as MiB or GiB."""
+    if count is None:
+        return UNKNOWN
+    mib = count / 1024**2
+    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
+
+
+def seconds(value: float | None) -> str:
+    """`85 ms` or `1.3 s`."""
+    if value is None:
+        return UNKNOWN
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """`3.1 to 3.9`; a dash when a bound is unknown."""
+    return UNKNOWN if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def rank(cell: Cell) -> str:
+    """`2 (1-4)`: the rank and its 95% interval."""
+    if cell.composite is None:
+        return UNKNOWN
+    return f"{cell.rank}" if cell.rank_low is None else f"{cell.rank} ({cell.rank_low}-{cell.rank_high})"
+
+
+def difference(cell: Cell) -> str:
+    """The difference to the leader, signed; empty for the leader."""
+    if cell.rank == 1 or cell.diff_to_best.value is None:
+        return "" if cell.composite is not None else UNKNOWN
+    return f"{cell.diff_to_best.value:+.2f}"
+
+
+def verdict(cell: Cell) -> str:
+    """`leads`, `tied` or `behind`; a dash for what cannot be tested."""
+    if cell.composite is None:
+        return "not judged"
+    if cell.rank == 1:
+        return "leads"
+    return UNKNOWN if cell.tied_with_best is None else "tied" if cell.tied_with_best else "behind"
+
+
+def criterion(cell: Cell, name: str) -> float | None:
+    """A criterion's mean: the leaderboard keeps them as keys of their own."""
+    value = (cell.__pydantic_extra__ or {}).get(name)
+    return None if value is None else float(value)
+
+
+def flags(cell: Cell) -> str:
+    """`2 too long, 1 empty`; a dash when no check flagged anything."""
+    found = [f"{count} {name.replace('_', ' ')}" for name, count in cell.checks.model_dump().items() if count]
+    return ", ".join(found) or UNKNOWN
+
+
+def name(cell: Cell) -> str:
+    """`gemma3:1b with v1`."""
+    return f"{cell.model} with {cell.prompt}"
+
+
+def headline(board: Leaderboard) -> str:
+    """The answer in a sentence, no surer than the data."""
+    judged = [c for c in board.cells if c.composite is not None]
+    if not board.cells:
+        return "Nothing has been collected yet."
+    if not judged:
+        return "Nothing has been judged yet, so there is no ranking."
+    best = judged[0]
+    lead = f"{name(best)} leads with {number(best.composite)} of {board.scale_max}"
+    others = judged[1:]
+    if not others:
+        return f"Only one cell was judged: {name(best)}, {number(best.composite)} of {board.scale_max}."
+    tied = [c for c in others if c.tied_with_best]
+    unknown = [c for c in others if c.tied_with_best is None]
+    if len(unknown) == len(others):
+        return f"{lead}, but with fewer than two scenarios nothing can be said about chance."
+    if not tied:
+        return f"{lead}, ahead of all others by more than chance."
+    if len(tied) == len(others):
+        return f"No clear winner: {lead}, and every other cell is statistically tied with it."
+    count = f"{len(tied)} other{'s are' if len(tied) > 1 else ' is'}"
+    return f"{lead}; {count} statistically tied with it, {len(others) - len(tied) - len(unknown)} clearly behind."
+
+
+def only_baseline(board: Leaderboard) -> bool:
+    """True when no person and no model has judged."""
+    return bool(board.judges) and all(j.kind == "baseline" for j in board.judges)
+
+
+def notes(board: Leaderboard) -> list[str]:
+    """What a reader must know besides the table: warnings, judges, refused models, failures."""
+    found = [f"Warning: {warning}" for warning in board.warnings]
+    for judge in board.judges:
+        words = f"Judge {judge.name} ({judge.kind}): {judge.n_judged} tips, mean score {number(judge.mean)}"
+        if judge.self_consistency is not None:
+            words += f", {percent(judge.self_consistency)} of repeated scores alike"
+        found.append(words + ".")
+    for one in board.agreement:
+        if one.alpha is not None:
+            found.append(
+                f"Agreement on {one.criterion}: Krippendorff's alpha {number(one.alpha)} ({interval(one.ci_low, one.ci_high)})."
+            )
+    found += [f"Refused: {refusal.reason}." for refusal in board.refused]
+    for cell in board.cells:
+        if cell.n_failed:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(cell.failures.items()))
+            found.append(f"Failed: {cell.n_failed} scenario{'s' * (cell.n_failed > 1)} of {name(cell)} ({reasons}).")
+    return found
