@@ -108,7 +108,9 @@ def command_line(*args: object) -> list[str]:
 
 def clean_env(home: Path) -> dict[str, str]:
     """The environment without anything that configures tipbench or MLflow, and with a HOME of its own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("TIPBENCH_", "MLFLOW_", "OLLAMA_", "XDG_", "OPENAI_"))}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("TIPBENCH_", "MLFLOW_", "OLLAMA_", "XDG_", "OPENAI_"))
+    }
     return kept | {"HOME": str(home), "COLUMNS": "120"}
 
 
@@ -122,4 +124,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("left out")
     for reason, count in reasons.items():
         terminalreporter.write_line(f"{count} tests: {reason}")
-    terminalreporter.write_line("Tests on a cluster (kind) are not part of this run: they come with the charts and images.")
+    terminalreporter.write_line(
+        "Tests on a cluster (kind) are not part of this run: they come with the charts and images."
+    )

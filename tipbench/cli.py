@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,17 +62,18 @@ def config_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         @functools.wraps(command)
         def wrapper(config_file: str | None, **kwargs: Any) -> Any:
             given = {name: kwargs.pop(name) for name in wanted}
-            return command(config=_config(given, config_file, wanted), **kwargs)
+            return command(config=_config(given, config_file), **kwargs)
 
+        decorated: Callable[..., Any] = wrapper
         for name in reversed(wanted):
-            wrapper = _option(name)(wrapper)
+            decorated = _option(name)(decorated)
         return click.option(
             "--config",
             "config_file",
             type=click.Path(exists=True, dir_okay=False),
             envvar=ENV_PREFIX + "CONFIG",
             help="YAML or JSON file with configuration keys; options and environment variables win over it.",
-        )(wrapper)
+        )(decorated)
 
     return decorate
 
@@ -92,7 +93,7 @@ def _option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
-def _config(given: dict[str, Any], config_file: str | None, wanted: Iterable[str]) -> Config:
+def _config(given: dict[str, Any], config_file: str | None) -> Config:
     """Options and environment over --config over defaults, checked by the one definition."""
     values: dict[str, Any] = {}
     if config_file:

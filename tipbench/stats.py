@@ -153,7 +153,7 @@ def compare_cells(means: npt.ArrayLike, *, seed: int, draws: int = 10_000, confi
     tied: list[bool | None] = [None] * n_cells
     if scored.any():
         leader = int(np.flatnonzero(scored).searchsorted(order[0]))
-        diff[scored], low[scored], high[scored], p[scored] = _against(
+        diff[scored], low[scored], high[scored], p[scored] = differences_to_leader(
             x[scored], leader, draws=draws, confidence=confidence, seed=seed
         )
         alpha = 1 - confidence
@@ -161,10 +161,13 @@ def compare_cells(means: npt.ArrayLike, *, seed: int, draws: int = 10_000, confi
     return Comparison(order, rank, mean, rank_low, rank_high, p_best, diff, low, high, p, tuple(tied))
 
 
-def _against(
-    x: FloatArray, leader: int, *, draws: int, confidence: float, seed: int
+def differences_to_leader(
+    x: FloatArray, leader: int, *, seed: int, draws: int = 10_000, confidence: float = 0.95
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Difference, limits and adjusted p of every cell (rows of `x`, none empty) to the leader."""
+    """Difference, lower and upper limit, and adjusted p of every cell to the one with index `leader`, each (C,).
+
+    The part of `compare_cells` that tests; `x` (C, S) must have some score in every row.
+    """
     mask = ~np.isnan(x)
     scale = float(np.nanmax(np.abs(x)))
     all_diff, all_se, common = _studentised(_fill(x, mask), mask)

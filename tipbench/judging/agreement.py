@@ -1,189 +1,228 @@
-"""How far judges agree, with each other and with themselves. All figures are for one rubric's scores on one scale."""
+"""Agreement of judges: with each other (alpha, kappa, leniency) and with themselves (hidden repeats).
+
+Pure functions of the ratings. A figure that the ratings cannot tell is None, never 0.
+"""
 
 from __future__ import annotations
 
-import itertools
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import krippendorff
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
-WEAK = 0.667
-"""Krippendorff (Content Analysis, 2004, ch. 11): below this, not even tentative conclusions should be drawn."""
-DRAWS = 1000
+FloatArray = npt.NDArray[np.float64]
+
+WEAK_ALPHA = 0.667
+"""Below this even tentative conclusions are not supported (Krippendorff, Content Analysis, 4th ed., section 12.4)."""
 
 Scores = Mapping[str, Mapping[str, Mapping[str, int]]]
-"""judge -> candidate -> criterion -> score"""
+"""judge -> candidate key -> criterion -> score"""
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """Every judge's scores, the scenario of every candidate, and second scores of candidates shown twice."""
+    """Who scored what. Candidate keys are any unique strings; each judge may have scored other candidates."""
 
     scores: Scores
     scenario_of: Mapping[str, str]
+    """candidate key -> its scenario, the cluster of the bootstrap"""
     repeats: Scores = field(default_factory=dict)
+    """The second scores of candidates that were shown twice without saying so."""
 
 
 @dataclass(frozen=True)
 class Alpha:
-    """Ordinal alpha of one criterion with a 95% interval; None when nothing varies or nobody overlaps."""
+    """Krippendorff's ordinal alpha of one criterion: 1 is agreement, 0 is chance, below 0 is worse than chance."""
 
     criterion: str
     alpha: float | None
+    """None when no candidate has two judges, or no score differs from another."""
     ci_low: float | None
     ci_high: float | None
     n_units: int
-    """Candidates that at least two judges scored."""
+    """Candidates with two judges or more."""
 
 
 @dataclass(frozen=True)
 class Kappa:
-    """Quadratic-weighted kappa of two judges on one criterion, over the `n` candidates both scored."""
+    """Quadratic-weighted kappa of two judges on one criterion."""
 
     judge_a: str
     judge_b: str
     criterion: str
     kappa: float | None
     n: int
+    """Candidates that both scored."""
 
 
 @dataclass(frozen=True)
 class Leniency:
-    """Mean of a judge's scores minus the others' mean on the same `n` candidates, in points of the scale."""
+    """How much higher than the others a judge scores the same candidates, in points, mean over criteria."""
 
     judge: str
     mean_difference: float | None
     n: int
+    """Candidates that the judge shares with another."""
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """How a judge scored the same tip twice: share of `n` scores alike, and their mean absolute difference."""
+    """How far a judge repeats itself on hidden repeats; each criterion of each repeat counts as one score."""
 
     judge: str
     exact: float | None
+    """Share of scores given again exactly."""
     mean_abs_difference: float | None
     n: int
+    """Scores repeated."""
 
 
-def alpha_by_criterion(ratings: Ratings, criteria: Sequence[str], *, seed: int = 0, draws: int = DRAWS) -> list[Alpha]:
-    """Krippendorff's alpha, ordinal, per criterion; the interval is a percentile bootstrap over scenarios."""
-    return [_alpha(ratings, criterion, seed, draws) for criterion in criteria]
+def alpha_by_criterion(
+    ratings: Ratings, criteria: Sequence[str], *, draws: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> list[Alpha]:
+    """Krippendorff's alpha (ordinal) of all judges, per criterion, with a percentile interval.
+
+    The interval is a cluster bootstrap over scenarios: candidates of one scenario are not independent. Draws without
+    variation have no alpha and are left out; with fewer than two scenarios, or half of the draws left out, the limits are None.
+    Few scenarios make any percentile interval too narrow: read it as a lower bound on the doubt.
+    """
+    return [_alpha(ratings, criterion, draws, confidence, seed) for criterion in criteria]
+
+
+def _alpha(ratings: Ratings, criterion: str, draws: int, confidence: float, seed: int) -> Alpha:
+    rows: dict[str, list[int]] = {}
+    for by_candidate in ratings.scores.values():
+        for candidate, given in by_candidate.items():
+            if criterion in given:
+                rows.setdefault(candidate, []).append(given[criterion])
+    pairable = {candidate: scores for candidate, scores in rows.items() if len(scores) > 1}
+    values = sorted({score for scores in pairable.values() for score in scores})
+    if len(values) < 2:
+        return Alpha(criterion, None, None, None, len(pairable))
+    position = {value: i for i, value in enumerate(values)}
+    counts = np.zeros((len(pairable), len(values)), dtype=int)
+    for row, scores in enumerate(pairable.values()):
+        for score in scores:
+            counts[row, position[score]] += 1
+    alpha = float(krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement="ordinal"))
+    scenarios = sorted({ratings.scenario_of[candidate] for candidate in pairable})
+    label = np.searchsorted(scenarios, [ratings.scenario_of[candidate] for candidate in pairable])
+    low = high = None
+    if len(scenarios) > 1:
+        by_scenario = np.stack([_coincidences(counts[label == s]) for s in range(len(scenarios))])
+        n = len(scenarios)
+        weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws)
+        drawn = _ordinal_alpha(np.tensordot(weights, by_scenario, axes=1))
+        drawn = drawn[~np.isnan(drawn)]
+        if drawn.size > draws / 2:
+            low, high = (float(q) for q in np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    return Alpha(criterion, alpha, low, high, len(pairable))
+
+
+def _coincidences(counts: npt.NDArray[np.int_]) -> FloatArray:
+    """Coincidence matrix (V, V) of units with value counts (N, V), each with at least two values.
+
+    A unit with m values adds its ordered pairs, each weighted 1/(m-1) (Krippendorff, "Computing Krippendorff's
+    Alpha-Reliability", 2011). It is a sum over units, so scenarios can be drawn again without counting again.
+    """
+    weight = 1 / (counts.sum(axis=1) - 1)
+    pairs = np.einsum("u,uc,uk->ck", weight, counts, counts)
+    matrix: FloatArray = pairs - np.diag(weight @ counts)
+    return matrix
+
+
+def _ordinal_alpha(coincidences: FloatArray) -> FloatArray:
+    """Ordinal alpha of each coincidence matrix, (B, V, V) -> (B,); NaN without variation.
+
+    1 - (n-1) Σ o_ck δ²_ck / Σ n_c n_k δ²_ck, with δ_ck = Σ_{g=c..k} n_g - (n_c + n_k)/2, which is the distance of the
+    two values' mid-ranks (same source).
+    """
+    totals = coincidences.sum(axis=2)
+    mid = np.cumsum(totals, axis=1) - totals / 2
+    delta = (mid[:, :, None] - mid[:, None, :]) ** 2
+    observed = (coincidences * delta).sum(axis=(1, 2))
+    expected = (totals[:, :, None] * totals[:, None, :] * delta).sum(axis=(1, 2))
+    result = np.full(len(totals), np.nan)
+    np.divide((totals.sum(axis=1) - 1) * observed, expected, out=result, where=expected > 0)
+    return 1 - result
 
 
 def is_weak(alpha: Alpha) -> bool:
-    """True when the judges agree too little to lean on the ranking. An alpha that cannot be known is not called weak."""
-    return alpha.alpha is not None and alpha.alpha < WEAK
-
-
-def _alpha(ratings: Ratings, criterion: str, seed: int, draws: int) -> Alpha:
-    per_unit: dict[str, list[int]] = {}
-    for candidates in ratings.scores.values():
-        for candidate, scores in candidates.items():
-            if criterion in scores:
-                per_unit.setdefault(candidate, []).append(scores[criterion])
-    units = {c: values for c, values in per_unit.items() if len(values) > 1}
-    levels = sorted({v for values in units.values() for v in values})
-    if len(levels) < 2:
-        return Alpha(criterion, None, None, None, len(units))
-    position = {v: i for i, v in enumerate(levels)}
-    scenarios = sorted({ratings.scenario_of[c] for c in units})
-    counts = np.zeros((len(units), len(levels)))
-    by_scenario = np.zeros((len(scenarios), len(levels), len(levels)))
-    for row, (candidate, values) in enumerate(units.items()):
-        for value in values:
-            counts[row, position[value]] += 1
-        by_scenario[scenarios.index(ratings.scenario_of[candidate])] += _coincidences(counts[row])
-    point = float(krippendorff.alpha(value_counts=counts, value_domain=levels, level_of_measurement="ordinal"))
-    low = high = None
-    if len(scenarios) > 1:
-        rng = np.random.default_rng([seed, 0xA1FA])
-        weights = rng.multinomial(len(scenarios), np.full(len(scenarios), 1 / len(scenarios)), size=draws)
-        # Coincidences add up over units, so a draw is a weighted sum of its scenarios' matrices.
-        alphas = ordinal_alpha(np.tensordot(weights.astype(float), by_scenario, axes=1))
-        alphas = alphas[~np.isnan(alphas)]
-        if len(alphas):
-            low, high = (float(q) for q in np.quantile(alphas, [0.025, 0.975]))
-    return Alpha(criterion, point, low, high, len(units))
-
-
-def _coincidences(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """One unit's share of the coincidence matrix: pairs of values, divided by the number of values minus 1."""
-    return np.asarray((np.outer(counts, counts) - np.diag(counts)) / (counts.sum() - 1))
-
-
-def ordinal_alpha(coincidences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Alpha for each of (draws, V, V) coincidence matrices; NaN where nothing varies.
-
-    Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability": 1 - observed / expected disagreement, with the ordinal distance
-    (sum of the marginals from c to k, less half of both ends) squared. Only values with their order matter.
-    """
-    marginals = coincidences.sum(axis=2)
-    n = marginals.sum(axis=1)
-    cumulative = marginals.cumsum(axis=1) - marginals / 2
-    distance = (cumulative[:, :, None] - cumulative[:, None, :]) ** 2
-    observed = (coincidences * distance).sum(axis=(1, 2))
-    expected = (marginals[:, :, None] * marginals[:, None, :] * distance).sum(axis=(1, 2)) / (n - 1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(expected > 0, 1 - observed / expected, np.nan))
+    """True when agreement is known to be below `WEAK_ALPHA`; an alpha of None is unknown, not weak."""
+    return alpha.alpha is not None and alpha.alpha < WEAK_ALPHA
 
 
 def pairwise_kappa(ratings: Ratings, criteria: Sequence[str]) -> list[Kappa]:
-    """Quadratic-weighted kappa for every pair of judges and every criterion."""
+    """Quadratic-weighted kappa of every pair of judges per criterion, on the candidates both scored."""
     found = []
-    for a, b in itertools.combinations(sorted(ratings.scores), 2):
-        common = sorted(set(ratings.scores[a]) & set(ratings.scores[b]))
+    for a, b in combinations(sorted(ratings.scores), 2):
         for criterion in criteria:
-            pairs = [(ratings.scores[a][c][criterion], ratings.scores[b][c][criterion]) for c in common]
+            pairs = _common(ratings.scores[a], ratings.scores[b], [criterion])
             found.append(Kappa(a, b, criterion, weighted_kappa(pairs), len(pairs)))
     return found
 
 
 def weighted_kappa(pairs: Sequence[tuple[int, int]]) -> float | None:
-    """Cohen 1968 with quadratic weights; None when neither judge varies, so that chance agreement is complete.
+    """Quadratic-weighted kappa (Cohen 1968) of two raters' scores of the same things.
 
-    With d = a - b over the pairs: 1 - mean(d^2) / (expected d^2 under independence), and the latter is
-    var(a) + var(b) + (mean(a) - mean(b))^2.
+    With weights (x-y)² the observed disagreement is the mean of (x-y)², and the one expected by chance, over all
+    pairings of the two raters' scores, is var(x) + var(y) + (x̄-ȳ)². None without pairs, or when both gave one and the
+    same score throughout.
     """
     if not pairs:
         return None
-    a, b = np.array(pairs, dtype=float).T
-    expected = a.var() + b.var() + (a.mean() - b.mean()) ** 2
-    return float(1 - ((a - b) ** 2).mean() / expected) if expected > 0 else None
+    x, y = np.array(pairs, dtype=float).T
+    expected = float(x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+    return None if expected == 0 else 1 - float(((x - y) ** 2).mean()) / expected
 
 
 def leniency(ratings: Ratings, criteria: Sequence[str]) -> list[Leniency]:
-    """Every judge against the mean of the others, over candidates that somebody else scored too."""
-    means = {
-        judge: {c: statistics.fmean(s[k] for k in criteria) for c, s in candidates.items()}
-        for judge, candidates in ratings.scores.items()
-    }
-    by_candidate: dict[str, list[float]] = {}
-    for candidates in means.values():
-        for candidate, value in candidates.items():
-            by_candidate.setdefault(candidate, []).append(value)
+    """For each judge, the mean over candidates of (own score - mean of the other judges' scores), criteria averaged."""
     found = []
-    for judge, candidates in sorted(means.items()):
-        gaps = []
-        for candidate, value in candidates.items():
-            everybody = by_candidate[candidate]
-            if len(everybody) > 1:
-                others = (sum(everybody) - value) / (len(everybody) - 1)
-                gaps.append(value - others)
-        found.append(Leniency(judge, statistics.fmean(gaps) if gaps else None, len(gaps)))
+    for judge in sorted(ratings.scores):
+        others = [scores for name, scores in ratings.scores.items() if name != judge]
+        differences = []
+        for candidate, own in ratings.scores[judge].items():
+            per_criterion = [
+                own[c] - float(np.mean(theirs))
+                for c in criteria
+                if c in own and (theirs := [o[candidate][c] for o in others if c in o.get(candidate, {})])
+            ]
+            if per_criterion:
+                differences.append(float(np.mean(per_criterion)))
+        found.append(Leniency(judge, float(np.mean(differences)) if differences else None, len(differences)))
     return found
 
 
 def self_consistency(ratings: Ratings) -> list[Consistency]:
-    """For every judge who scored a tip twice: how often alike, and how far apart."""
+    """For each judge with hidden repeats: how often, and how nearly, the second score was the first."""
     found = []
-    for judge, repeats in sorted(ratings.repeats.items()):
-        first = ratings.scores.get(judge, {})
-        gaps = [abs(again[k] - first[c][k]) for c, again in repeats.items() if c in first for k in again]
-        exact = statistics.fmean(gap == 0 for gap in gaps) if gaps else None
-        found.append(Consistency(judge, exact, statistics.fmean(gaps) if gaps else None, len(gaps)))
+    for judge in sorted(ratings.repeats):
+        first, second = ratings.scores.get(judge, {}), ratings.repeats[judge]
+        if not second:
+            continue
+        criteria = {criterion for scores in second.values() for criterion in scores}
+        pairs = np.array(_common(first, second, criteria), dtype=float).reshape(-1, 2)
+        gap = np.abs(pairs[:, 0] - pairs[:, 1])
+        known = gap.size > 0
+        found.append(
+            Consistency(
+                judge, float((gap == 0).mean()) if known else None, float(gap.mean()) if known else None, gap.size
+            )
+        )
     return found
+
+
+def _common(
+    a: Mapping[str, Mapping[str, int]], b: Mapping[str, Mapping[str, int]], criteria: Iterable[str]
+) -> list[tuple[int, int]]:
+    """The two scores of each candidate and criterion that both have."""
+    return [
+        (a[candidate][c], b[candidate][c])
+        for c in sorted(criteria)
+        for candidate in a
+        if candidate in b and c in a[candidate] and c in b[candidate]
+    ]

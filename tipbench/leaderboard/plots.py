@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from tipbench.leaderboard import words
 from tipbench.leaderboard.model import Cell, Leaderboard
 
 INK = "#010203"
@@ -37,14 +36,14 @@ _STYLE: dict[Any, Any] = {
 
 def forest_plot(board: Leaderboard) -> str:
     """Composite and interval of every judged cell, best on top; empty when nothing is judged."""
-    cells = [c for c in board.cells if c.composite is not None]
+    cells = [(c, c.composite) for c in board.cells if c.composite is not None]
     if not cells:
         return ""
     colors = _colors(board)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for y, cell in enumerate(cells):
+        for y, (cell, composite) in enumerate(cells):
             color, marker = colors[cell.model]
             tied = cell.rank == 1 or cell.tied_with_best
             if tied:
@@ -52,14 +51,12 @@ def forest_plot(board: Leaderboard) -> str:
             if cell.ci_low is not None and cell.ci_high is not None:
                 axes.plot([cell.ci_low, cell.ci_high], [y, y], color=color, linewidth=2, solid_capstyle="butt")
             face = color if tied else "none"
-            axes.plot(
-                [cell.composite], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle=""
-            )
-        axes.axvline(cells[0].composite or 0, color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
+            axes.plot([composite], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle="")
+        axes.axvline(cells[0][1], color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
         axes.set_xlim(board.scale_min, board.scale_max)
         axes.set_xticks(range(board.scale_min, board.scale_max + 1))
         axes.set_ylim(len(cells) - 0.5, -0.5)
-        axes.set_yticks(range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(c.prompt)}" for c in cells])
+        axes.set_yticks(range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(c.prompt)}" for c, _ in cells])
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"composite, {board.scale_min} to {board.scale_max}, with {board.confidence:.0%} interval")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)

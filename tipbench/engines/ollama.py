@@ -1,0 +1,454 @@
+"""Text from an Ollama server over its own API, streamed, with every limit named and every failure typed."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import httpx
+import tenacity
+
+from tipbench.config import SECRET_IN_URL
+from tipbench.engines.base import (
+    BrokenAnswer,
+    EmptyAnswer,
+    EngineInfo,
+    EngineUnreachable,
+    Generation,
+    GenerationError,
+    Message,
+    ModelFacts,
+    ModelMissing,
+    Options,
+    OutOfMemory,
+    QueueFull,
+    Resident,
+    TimedOut,
+)
+from tipbench.engines.gguf import kv_bytes_per_token
+from tipbench.errors import InputError, TipbenchError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to wait and how often to try. Times in seconds."""
+
+    connect: float = 5.0
+    first_chunk: float = 600.0
+    """From the request to the first chunk: the model's load and the prompt are in it."""
+    between_chunks: float = 60.0
+    """From one chunk to the next; an answer may take any time as a whole."""
+    unreachable: float = 60.0
+    """How long a server that refuses connections is tried again."""
+    queue_full: float = 120.0
+    """How long a server that answers 503 is asked again."""
+    attempts: int = 3
+    """Answers asked for when they come broken, empty or with an error."""
+    unload: float = 60.0
+    """How long a model may take to leave memory."""
+
+
+class _Transient(Exception):
+    """Worth another try; `failure` is what it is if it stays."""
+
+    def __init__(self, failure: GenerationError) -> None:
+        self.failure = failure
+        super().__init__(str(failure))
+
+
+class _Away(Exception):
+    """Nobody listens, or the connection broke."""
+
+
+class _Busy(Exception):
+    """503: the queue is full."""
+
+    def __init__(self, retry_after: float | None) -> None:
+        self.retry_after = retry_after
+        super().__init__("HTTP 503")
+
+
+class _NoThinking(Exception):
+    """The server refused the field `think` for this model."""
+
+
+class OllamaEngine:
+    """One server, one connection pool; safe to use from many threads."""
+
+    def __init__(self, url: str, *, limits: Limits | None = None, connections: int = 64) -> None:
+        self._limits = limits or Limits()
+        self._shown = SECRET_IN_URL.sub("", url.rstrip("/"))
+        try:
+            self._client = httpx.Client(
+                base_url=url.rstrip("/"),
+                timeout=httpx.Timeout(self._limits.between_chunks, connect=self._limits.connect),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            )
+        except httpx.InvalidURL as error:
+            raise InputError(f"--ollama-url {self._shown!r} is no URL: {error}") from error
+        self._lock = threading.Lock()
+        self._cannot_think: set[str] = set()
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._client.close()
+
+    # -- facts ---------------------------------------------------------------------------------
+
+    def info(self) -> EngineInfo:
+        """The server's version."""
+        version = self._get("/api/version").get("version")
+        return EngineInfo("ollama", str(version) if version else None, self._shown)
+
+    def models(self) -> Sequence[ModelFacts]:
+        """Every model the server has."""
+        return [self._facts(entry) for entry in self._tags()]
+
+    def describe(self, model: str) -> ModelFacts:
+        """Facts about one model; a name without a tag means `:latest`."""
+        wanted = model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
+        for entry in self._tags():
+            if entry.get("name") == wanted:
+                return replace(self._facts(entry), name=model)
+        raise _missing(model)
+
+    def _tags(self) -> list[dict[str, Any]]:
+        models = self._get("/api/tags").get("models")
+        return [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+
+    def _facts(self, entry: Mapping[str, Any]) -> ModelFacts:
+        name = str(entry.get("name"))
+        shown = self._post("/api/show", {"model": name}, name)
+        info, details = _object(shown.get("model_info")), _object(shown.get("details"))
+        prefix = str(info.get("general.architecture", ""))
+        stated = info.get("general.parameter_count")
+        return ModelFacts(
+            name=name,
+            digest=str(entry.get("digest", "")),
+            parameters=stated
+            if isinstance(stated, int)
+            else parse_parameter_size(str(details.get("parameter_size", ""))),
+            quantization=details.get("quantization_level") or None,
+            size_bytes=entry.get("size") if isinstance(entry.get("size"), int) else None,
+            n_layers=info.get(f"{prefix}.block_count"),
+            kv_bytes_per_token=kv_bytes_per_token(info),
+            context_length=info.get(f"{prefix}.context_length"),
+            family=details.get("family") or prefix or None,
+        )
+
+    # -- generating ----------------------------------------------------------------------------
+
+    def generate(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        options: Options,
+        seed: int,
+        schema: Mapping[str, object] | None = None,
+    ) -> Generation:
+        """One answer from `/api/chat`. Transient faults are tried again within `Limits`."""
+        settings: dict[str, object] = {
+            "temperature": options.temperature,
+            "seed": seed,
+            "num_predict": options.num_predict,
+            "num_ctx": options.num_ctx,
+        }
+        if options.num_thread is not None:
+            settings["num_thread"] = options.num_thread
+        body: dict[str, object] = {
+            "model": model,
+            "messages": list(messages),
+            "stream": True,
+            "options": settings,
+            "keep_alive": int(options.keep_alive) if options.keep_alive.isdecimal() else options.keep_alive,
+        }
+        if schema is not None:
+            body["format"] = schema
+        attempts = 0
+        failure: GenerationError | None = None
+        while attempts < self._limits.attempts:
+            attempts += 1
+            try:
+                return replace(self._reach(lambda: self._chat(model, body)), attempts=attempts)
+            except TimedOut as error:
+                # The wait was long already; one more try, no further.
+                attempts = max(attempts, self._limits.attempts - 1)
+                failure = error
+            except (EmptyAnswer, _Transient) as error:
+                failure = error.failure if isinstance(error, _Transient) else error
+                time.sleep(min(0.25 * 2**attempts, 5.0) if attempts < self._limits.attempts else 0)
+        raise failure or BrokenAnswer(f"{model}: no answer")
+
+    def _chat(self, model: str, body: Mapping[str, object]) -> Generation:
+        """One try, with `think: false` where the model knows the word."""
+        with self._lock:
+            plain = model in self._cannot_think
+        try:
+            return self._stream(model, body if plain else {**body, "think": False})
+        except _NoThinking:
+            with self._lock:
+                self._cannot_think.add(model)
+            return self._stream(model, body)
+
+    def _stream(self, model: str, body: Mapping[str, object]) -> Generation:
+        timeout = {"connect": self._limits.connect, "read": self._limits.first_chunk, "write": 60.0, "pool": None}
+        request = self._client.build_request("POST", "/api/chat", json=body, extensions={"timeout": timeout})
+        began = time.perf_counter()
+        try:
+            response = self._client.send(request, stream=True)
+            try:
+                if response.status_code != 200:
+                    response.read()
+                    self._refuse(model, response, "think" in body)
+                # Headers come with the first chunk; from here on silence is short or a fault.
+                timeout["read"] = self._limits.between_chunks
+                return self._read(model, response, began)
+            finally:
+                response.close()
+        except httpx.ReadTimeout as error:
+            waited = timeout["read"]
+            raise TimedOut(f"{model}: no chunk from {self._shown} within {waited:g} s") from error
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise _Away(str(error) or type(error).__name__) from error
+        except httpx.TransportError as error:
+            words = str(error) or type(error).__name__
+            raise _Transient(BrokenAnswer(f"{model}: the connection to {self._shown} broke: {words}")) from error
+
+    def _read(self, model: str, response: httpx.Response, began: float) -> Generation:
+        text: list[str] = []
+        first: float | None = None
+        for chunk in _lines(model, response):
+            if "error" in chunk:
+                raise _failure(model, str(chunk["error"]))
+            message = chunk.get("message")
+            piece = message.get("content") if isinstance(message, dict) else None
+            if piece is not None and not isinstance(piece, str):
+                raise _Transient(BrokenAnswer(f"{model}: a chunk without text in it: {_short(chunk)}"))
+            if piece and first is None:
+                first = time.perf_counter() - began
+            text.append(piece or "")
+            if chunk.get("done") is True:
+                return _generation(model, "".join(text), chunk, first, time.perf_counter() - began)
+        raise _Transient(BrokenAnswer(f"{model}: the answer ended without its last chunk"))
+
+    def _refuse(self, model: str, response: httpx.Response, thought: bool) -> None:
+        """Raise what an answer other than 200 means."""
+        words = _words(response)
+        if response.status_code == 503:
+            raise _Busy(_retry_after(response))
+        if response.status_code == 404:
+            raise (
+                _missing(model)
+                if "not found" in words or "try pulling" in words
+                else BrokenAnswer(f"{model}: {self._shown} answered 404: {words}; is that Ollama's address?")
+            )
+        if response.status_code == 400 and thought and "think" in words.lower():
+            raise _NoThinking
+        if response.status_code >= 500 or response.status_code in (408, 429):
+            raise _failure(model, words)
+        raise BrokenAnswer(f"{model}: {self._shown} answered {response.status_code}: {words}")
+
+    # -- memory --------------------------------------------------------------------------------
+
+    def resident(self) -> Sequence[Resident]:
+        """What `/api/ps` lists."""
+        models = self._get("/api/ps").get("models")
+        entries = [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+        return [Resident(str(m.get("name")), m["size"] if isinstance(m.get("size"), int) else None) for m in entries]
+
+    def unload(self, model: str) -> None:
+        """Ask for the model to be freed, and wait until `/api/ps` no longer lists it."""
+        wanted = {model, f"{model}:latest"}
+        if not any(r.name in wanted for r in self.resident()):
+            return
+        self._post("/api/generate", {"model": model, "keep_alive": 0, "stream": False}, model)
+        deadline = time.monotonic() + self._limits.unload
+        pause = 0.01
+        while any(r.name in wanted for r in self.resident()):
+            if time.monotonic() > deadline:
+                raise TipbenchError(
+                    f"{model} is still in memory {self._limits.unload:g} s after Ollama was asked to free it; "
+                    f"free it by hand (ollama stop {model}) before another model is measured"
+                )
+            time.sleep(pause)
+            pause = min(pause * 2, 0.5)
+
+    def pull(self, model: str, on_progress: Callable[[str], None] = lambda status: None) -> None:
+        """Have the server fetch the model; raises ModelMissing when the library does not have it or cannot be reached."""
+        timeout = httpx.Timeout(self._limits.first_chunk, connect=self._limits.connect)
+        try:
+            with self._client.stream("POST", "/api/pull", json={"model": model}, timeout=timeout) as response:
+                if response.status_code != 200:
+                    response.read()
+                    raise ModelMissing(f"{model} cannot be pulled: {_words(response)}")
+                for chunk in _lines(model, response):
+                    if "error" in chunk:
+                        raise ModelMissing(f"{model} cannot be pulled: {chunk['error']}")
+                    on_progress(str(chunk.get("status", "")))
+        except _Transient as error:
+            raise error.failure from error
+        except httpx.TransportError as error:
+            raise EngineUnreachable(f"Ollama at {self._shown} went away while pulling {model}: {error}") from error
+
+    # -- calls ---------------------------------------------------------------------------------
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return self._json(lambda: self._client.get(path))
+
+    def _post(self, path: str, body: Mapping[str, object], model: str) -> dict[str, Any]:
+        return self._json(lambda: self._client.post(path, json=body, timeout=self._limits.first_chunk), model)
+
+    def _json(self, send: Callable[[], httpx.Response], model: str | None = None) -> dict[str, Any]:
+        """The object that a short call answers with."""
+
+        def once() -> httpx.Response:
+            try:
+                response = send()
+            except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
+                raise _Away(str(error) or type(error).__name__) from error
+            if response.status_code == 503:
+                raise _Busy(_retry_after(response))
+            if response.status_code >= 500:
+                raise _Away(f"HTTP {response.status_code}: {_words(response)}")
+            return response
+
+        response = self._reach(once)
+        if response.status_code == 404 and model is not None and "not found" in _words(response):
+            raise _missing(model)
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if not response.is_success or not isinstance(body, dict):
+            raise EngineUnreachable(
+                f"{self._shown} does not answer like Ollama (HTTP {response.status_code} for {response.url.path}: {_words(response)}); "
+                "check --ollama-url"
+            )
+        return body
+
+    def _reach(self, call: Callable[[], _T]) -> _T:
+        """`call`, tried again while nobody listens or the queue is full, each within its limit."""
+        try:
+            for attempt in tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type((_Away, _Busy)),
+                wait=_wait,
+                stop=self._give_up,
+                reraise=True,
+            ):
+                with attempt:
+                    return call()
+        except _Away as error:
+            raise EngineUnreachable(
+                f"Ollama at {self._shown} cannot be reached ({error}); tried for {self._limits.unreachable:g} s. "
+                "Start it (ollama serve), or name another with --ollama-url."
+            ) from error
+        except _Busy as error:
+            raise QueueFull(
+                f"Ollama at {self._shown} kept answering 503 (queue full) for {self._limits.queue_full:g} s"
+            ) from error
+        raise AssertionError("unreachable: Retrying either returns or raises")
+
+    def _give_up(self, state: tenacity.RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        limit = self._limits.queue_full if isinstance(error, _Busy) else self._limits.unreachable
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= limit
+
+
+def _wait(state: tenacity.RetryCallState) -> float:
+    """Exponential with jitter; what the server asks for in Retry-After, if it does."""
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, _Busy) and error.retry_after is not None:
+        return error.retry_after
+    return (tenacity.wait_exponential(multiplier=0.25, max=8) + tenacity.wait_random(0, 0.25))(state)
+
+
+def _lines(model: str, response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The objects of a newline-delimited JSON stream."""
+    for line in response.iter_lines():
+        if not line.strip():
+            continue
+        try:
+            chunk = json.loads(line)
+        except ValueError as error:
+            raise _Transient(BrokenAnswer(f"{model}: a chunk that is not JSON: {_short(line)}")) from error
+        if not isinstance(chunk, dict):
+            raise _Transient(BrokenAnswer(f"{model}: a chunk that is no object: {_short(line)}"))
+        yield chunk
+
+
+def _generation(model: str, text: str, last: Mapping[str, Any], first: float | None, wall_s: float) -> Generation:
+    if not text.strip():
+        thought = ", though it was told not to think" if last.get("eval_count") else ""
+        raise EmptyAnswer(f"{model} answered without any text{thought}")
+
+    def seconds(key: str) -> float | None:
+        value = last.get(key)
+        return value / 1e9 if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def count(key: str) -> int | None:
+        value = last.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    return Generation(
+        text=text,
+        done_reason=str(last["done_reason"]) if last.get("done_reason") else None,
+        ttft_s=first,
+        total_s=seconds("total_duration"),
+        load_s=seconds("load_duration"),
+        prompt_tokens=count("prompt_eval_count"),
+        prompt_s=seconds("prompt_eval_duration"),
+        output_tokens=count("eval_count"),
+        output_s=seconds("eval_duration"),
+        wall_s=wall_s,
+    )
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _failure(model: str, words: str) -> Exception:
+    """What an error message of Ollama's means: out of memory for good, anything else worth another try."""
+    lowered = words.lower()
+    if "more system memory" in lowered or "out of memory" in lowered or "signal: killed" in lowered:
+        return OutOfMemory(f"{model} does not fit in memory; Ollama said: {words}.")
+    return _Transient(BrokenAnswer(f"{model}: Ollama said: {words}"))
+
+
+def _missing(model: str) -> ModelMissing:
+    return ModelMissing(f"Ollama does not have {model}; run: ollama pull {model} (or collect with --pull)")
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    value = response.headers.get("retry-after", "")
+    return min(float(value), 30.0) if value.isdecimal() else None
+
+
+def _words(response: httpx.Response) -> str:
+    """What the server said, in one line."""
+    try:
+        body = response.json()
+        words = body.get("error") if isinstance(body, dict) else None
+    except ValueError:
+        words = None
+    return _short(words if words else response.text)
+
+
+def _short(value: object) -> str:
+    text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
+    return text if len(text) <= 300 else text[:297] + "..."
+
+
+def parse_parameter_size(text: str) -> int | None:
+    """`"134.52M"` -> 134520000, as Ollama writes sizes in `details.parameter_size`; None for anything else."""
+    units = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+    try:
+        return round(float(text[:-1]) * units[text[-1:].upper()])
+    except (KeyError, ValueError):
+        return None
