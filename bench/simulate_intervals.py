@@ -25,7 +25,7 @@ from tipbench.stats import differences_to_leader, scenario_interval
 Array = npt.NDArray[np.float64]
 Rng = np.random.Generator
 
-SD_SCENARIO, SD_INTERACTION, SD_TIP = 0.4, 0.35, 0.7
+SD_SCENARIO, SD_INTERACTION, SD_FAMILY, SD_TIP = 0.4, 0.35, 0.6, 0.7
 ALPHA = 0.05
 CHUNK = 1000
 NULL_DRAWS = 20_000
@@ -51,7 +51,9 @@ class Process:
     erratic: float = 1.0
     """Spread of the last cell's interaction, as a multiple of the others'."""
     families: int = 0
-    """Groups of neighbouring cells (prompts of one model) that share most of their interaction; 0 for none."""
+    """Groups of neighbouring cells (prompts of one model) that share an interaction of 0.6 points; 0 for none."""
+    own: float = 1.0
+    """Factor on the interaction that each cell has for itself."""
 
 
 PROCESSES = (
@@ -60,8 +62,8 @@ PROCESSES = (
     Process("one cell 3x", erratic=3),
     Process("skewed, one cell 3x", base=2.5, skewed=True, erratic=3),
     Process("ceiling", base=4.6),
-    Process("4 families", families=4),
-    Process("2 families", families=2),
+    Process("4 families", families=4, own=0.4),
+    Process("2 families", families=2, own=0.4),
 )
 
 
@@ -72,12 +74,12 @@ def simulate(process: Process, design: Design, runs: int, rng: Rng, ahead: float
         return rng.exponential(size=shape) - 1 if process.skewed else rng.standard_normal(shape)
 
     c, s = design.cells, design.scenarios
-    sd = np.full((c, 1), SD_INTERACTION)
+    sd = np.full((c, 1), SD_INTERACTION * process.own)
     sd[-1] *= process.erratic
     mean = process.base + SD_SCENARIO * noise(runs, 1, s) + sd * noise(runs, c, s)
     if process.families:
         family = np.arange(c) * process.families // c
-        mean += 1.5 * SD_INTERACTION * noise(runs, process.families, s)[:, family]
+        mean += SD_FAMILY * noise(runs, process.families, s)[:, family]
     mean[:, 0] += ahead
     tips = np.clip(np.rint(mean[..., None] + SD_TIP * noise(runs, c, s, design.tips)), 1, 5)
     return np.asarray(tips.mean(axis=-1))

@@ -587,9 +587,10 @@ def _print_json(value: Any) -> None:
     import dataclasses
     import json
 
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    click.echo(json.dumps(value, indent=2, default=str))
+    def plain(one: Any) -> Any:
+        return dataclasses.asdict(one) if dataclasses.is_dataclass(one) and not isinstance(one, type) else str(one)
+
+    click.echo(json.dumps(value, indent=2, default=plain))
 
 
 def _say_collected(result: CollectResult) -> None:

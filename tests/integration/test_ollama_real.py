@@ -1,0 +1,122 @@
+"""The Ollama engine and the collect stage against a real Ollama server with a real model."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import Tipbench
+from tests.integration.conftest import OllamaServer
+from tipbench.engines.base import ModelMissing, Options
+from tipbench.engines.ollama import OllamaEngine
+
+pytestmark = [pytest.mark.integration, pytest.mark.ollama]
+MESSAGES = [{"role": "user", "content": "Give me one short tip for better sleep."}]
+
+
+@pytest.fixture
+def engine(ollama: OllamaServer) -> Iterator[OllamaEngine]:
+    opened = OllamaEngine(ollama.url)
+    yield opened
+    for resident in opened.resident():
+        opened.unload(resident.name)
+    opened.close()
+
+
+def test_facts_are_those_of_the_real_model(engine: OllamaEngine) -> None:
+    facts = engine.describe("smollm2:135m")
+    assert facts.parameters == 134_515_008
+    assert facts.quantization == "Q4_1" and facts.n_layers == 30 and len(facts.digest) == 64
+    # 30 layers x 3 KV heads x (64 + 64) wide x 2 bytes
+    assert facts.kv_bytes_per_token == 23_040
+    assert {m.name for m in engine.models()} >= {"smollm2:135m", "smollm2:135m-brief"}
+    with pytest.raises(ModelMissing):
+        engine.describe("smollm2:9b")
+
+
+def test_an_answer_comes_with_what_it_cost(engine: OllamaEngine) -> None:
+    first = engine.generate("smollm2:135m", MESSAGES, Options(num_predict=30), seed=3)
+    again = engine.generate("smollm2:135m", MESSAGES, Options(num_predict=30), seed=3)
+    other = engine.generate("smollm2:135m", MESSAGES, Options(num_predict=30), seed=4)
+    assert first.text and first.text == again.text != other.text
+    assert first.output_tokens and first.prompt_tokens and (first.tokens_per_s or 0) > 1
+    assert first.ttft_s and first.total_s and first.ttft_s < first.wall_s
+    assert (first.load_s or 0) > (again.load_s or 0)
+
+
+def test_a_schema_binds_the_answer(engine: OllamaEngine) -> None:
+    schema = {"type": "object", "properties": {"score": {"type": "integer", "enum": [1, 2, 3, 4, 5]}}, "required": ["score"]}
+    answer = engine.generate("smollm2:135m", MESSAGES, Options(num_predict=60), seed=1, schema=schema)
+    assert json.loads(answer.text)["score"] in range(1, 6)
+
+
+def test_unloading_leaves_nothing_in_memory(engine: OllamaEngine, ollama: OllamaServer) -> None:
+    engine.generate("smollm2:135m", MESSAGES, Options(num_predict=5), seed=1)
+    (resident,) = engine.resident()
+    assert resident.name == "smollm2:135m" and (resident.size_bytes or 0) > 90_000_000
+    engine.unload("smollm2:135m")
+    assert ollama.resident() == []
+
+
+def test_collect_loads_each_model_once_and_never_holds_two(
+    tipbench: Tipbench, ollama: OllamaServer, tmp_path: Path
+) -> None:
+    seen: list[list[str]] = []
+    stop = threading.Event()
+
+    def poll() -> None:
+        with httpx.Client() as client:
+            while not stop.is_set():
+                seen.append([m["name"] for m in client.get(ollama.url + "/api/ps").json()["models"]])
+                time.sleep(0.1)
+
+    before = ollama.loads()
+    watcher = threading.Thread(target=poll)
+    watcher.start()
+    done = tipbench(
+        "collect", "--models", "smollm2:135m,smollm2:135m-brief", "--n-scenarios", 2, "--n-tips", 2, "--num-predict", 30,
+        "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store", "--json",
+    )  # fmt: skip
+    stop.set()
+    watcher.join()
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["collected"] == result["planned"] == 12 and result["generations"] == 24
+    assert ollama.loads() - before == 2
+    assert max(len(names) for names in seen) == 1
+    assert {n for names in seen for n in names} == {"smollm2:135m", "smollm2:135m-brief"}
+    assert ollama.resident() == []
+
+
+def test_keep_alive_0_frees_the_model_after_every_request(tipbench: Tipbench, ollama: OllamaServer, tmp_path: Path) -> None:
+    before = ollama.loads()
+    done = tipbench(
+        "collect", "--models", "smollm2:135m", "--prompts", "v1", "--n-scenarios", 2, "--n-tips", 2, "--num-predict", 10,
+        "--keep-alive", 0, "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert ollama.loads() - before == 4
+    assert ollama.resident() == []
+
+
+def test_models_lists_what_the_server_has(tipbench: Tipbench, ollama: OllamaServer) -> None:
+    done = tipbench("models", "--ollama-url", ollama.url, "--max-model-b", "0.1", "--json")
+    rows = {row["model"]: row for row in json.loads(done.stdout)}
+    assert rows["smollm2:135m"]["parameters"] == 134_515_008
+    assert not rows["smollm2:135m"]["allowed"] and "0.1" in rows["smollm2:135m"]["verdict"]
+    assert not rows["qwen2.5:0.5b"]["installed"]
+
+
+def test_the_estimate_is_near_what_the_server_says(engine: OllamaEngine, tipbench: Tipbench, ollama: OllamaServer) -> None:
+    engine.generate("smollm2:135m", MESSAGES, Options(num_predict=5, num_ctx=2048), seed=1)
+    (resident,) = engine.resident()
+    rows = json.loads(tipbench("models", "--ollama-url", ollama.url, "--num-ctx", 2048, "--json").stdout)
+    estimate = next(r["estimated_memory_bytes"] for r in rows if r["model"] == "smollm2:135m")
+    print("resident", resident.size_bytes, "estimate", estimate)
+    assert resident.size_bytes is not None and 0.8 * resident.size_bytes < estimate < 2 * resident.size_bytes
