@@ -33,6 +33,8 @@ _NULL_WORK = 100_000_000
 _EXTREMES = 64
 """Of more cells than these, the simulation of complete data looks at the pairs of the most extreme ones."""
 _MIN_NULL_DRAWS = 500
+_TINY = np.finfo(np.float32).tiny
+"""Keeps a simulated variance that rounding made zero from giving 0/0."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ def compare_cells(means: npt.ArrayLike, *, seed: int, draws: int = 10_000, confi
     `means` has shape (C cells, S scenarios), NaN for what is missing. A cell's composite is the mean of its scenarios.
 
     Ranks and P(best): percentiles of a cluster bootstrap that draws whole scenarios, the same ones for every cell, so
-    that what makes a scenario hard cancels out. In a draw that holds none of a cell's scenarios it keeps its mean.
+    that what makes a scenario hard cancels out. In a draw that holds none of a cell's scenarios it keeps its mean. A
+    cell with one scenario has no rank interval, unless it is the only cell.
 
     Differences to the leader, paired by scenario: simultaneous over *all* pairs of cells (max-T: Westfall & Young 1993;
     with a pooled variance it would be Tukey's range test), since any cell might have been the leader. See
@@ -232,7 +235,8 @@ def _key(mask: BoolArray) -> bytes:
 
 
 def _null_draws(draws: int, mask: BoolArray) -> int:
-    pairs = mask.shape[0] * (min(mask.shape[0], _EXTREMES) if mask.all() else mask.shape[0])
+    n_cells = int(mask.shape[0])
+    pairs = n_cells * (min(n_cells, _EXTREMES) if mask.all() else n_cells)
     return max(min(draws, _NULL_WORK // pairs), min(draws, _MIN_NULL_DRAWS))
 
 
@@ -250,8 +254,9 @@ def _normal_scores(mask: BoolArray, draws: int, rng: np.random.Generator) -> Ite
 def _complete_maxima(z: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """max |t| over all pairs of each draw of complete data, (B, C, S) -> (B,): as by `_studentised`, in less time.
 
-    Of many cells only the pairs with one of the `_EXTREMES` cells farthest from 0 are looked at: t is at most √2
-    times the difference over its pooled error, and two cells nearer to 0 than all of these never differ most.
+    Of many cells only the pairs with one of the `_EXTREMES` cells farthest from 0 are looked at. Half of each variance
+    is the pooled one, so t is at most √2 times the difference over its pooled error, and the difference of two cells
+    that are nearer to 0 than all of those is too small to be the largest t.
     """
     n_cells, n_scenarios = z.shape[1:]
     mean = z.mean(axis=-1)
@@ -265,6 +270,7 @@ def _complete_maxima(z: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     spread += np.take_along_axis(own, top, axis=1)[..., None]
     spread += own[:, None, :]
     spread += shared[:, None, None]
+    np.maximum(spread, _TINY, out=spread)
     diff = np.take_along_axis(mean, top, axis=1)[..., None] - mean[:, None, :]
     diff *= diff
     diff /= spread
@@ -286,7 +292,7 @@ def _null_maxima(key: bytes, shape: tuple[int, int], draws: int, seed: int) -> F
             maxima.append(_complete_maxima(z))
         else:
             diff, se, _ = _studentised(z, mask)
-            diff /= se
+            diff /= np.maximum(se, _TINY)
             maxima.append(diff.max(axis=(-1, -2)))  # every pair stands there with both signs
     result = np.sort(np.concatenate(maxima).astype(float))
     result.flags.writeable = False
@@ -302,13 +308,13 @@ def _critical(null: FloatArray, confidence: float) -> float:
 def _bootstrap_ranks(
     x: FloatArray, rank: npt.NDArray[np.intp], *, draws: int, confidence: float, seed: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Rank interval and P(best) of every cell (rows of `x`, none empty)."""
+    """Rank interval and P(best) of every cell (rows of `x`, none empty); NaN for a cell with one scenario only."""
+    x = x[:, ~np.isnan(x).all(axis=0)]
     n_cells, n_scenarios = x.shape
     if n_cells <= 1:
         return np.ones(n_cells), np.ones(n_cells), np.ones(n_cells)
-    if n_scenarios < 2:
-        return np.full(n_cells, np.nan), np.full(n_cells, np.nan), np.full(n_cells, np.nan)
     mask = ~np.isnan(x)
+    unknown = mask.sum(axis=1) < 2
     zeroed = np.where(mask, x, 0.0)
     point = zeroed.sum(axis=1) / mask.sum(axis=1)
     rng = np.random.default_rng([seed, 2])
@@ -331,7 +337,8 @@ def _bootstrap_ranks(
     low = 1 + (best_ranks.reshape(n_cells, n_cells).cumsum(axis=1) <= tail).sum(axis=1)
     high = 1 + (worst_ranks.reshape(n_cells, n_cells).cumsum(axis=1) < draws - tail).sum(axis=1)
     # Where equal means were ranked by the order they came in, the interval still holds the rank shown.
-    return np.minimum(low, rank).astype(float), np.maximum(high, rank).astype(float), p_best / draws
+    low, high = np.minimum(low, rank), np.maximum(high, rank)
+    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high), np.where(unknown, np.nan, p_best / draws)
 
 
 def _tied_ranks(x: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -394,7 +401,9 @@ def minimum_detectable_difference(
     mask = np.ones((n_cells, n_scenarios), dtype=bool)
     critical = _critical(_null_maxima(_key(mask), mask.shape, _null_draws(10_000, mask), seed), confidence)
     needed = []
-    for z in _normal_scores(mask, max(_MIN_NULL_DRAWS, min(10_000, _NULL_WORK // n_cells**2)), np.random.default_rng([seed, 3])):
+    for z in _normal_scores(
+        mask, max(_MIN_NULL_DRAWS, min(10_000, _NULL_WORK // n_cells**2)), np.random.default_rng([seed, 3])
+    ):
         diff, se, _ = _studentised(z, mask)
         needed.append(critical * se[:, 0, 1] - diff[:, 0, 1])
     return sd * float(np.quantile(np.concatenate(needed), power))
