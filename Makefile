@@ -30,7 +30,7 @@ $(VENV)/.installed: pyproject.toml requirements/dev.txt requirements/model.txt r
 demo: install ## the main job, on the embedded model: collect, judge (baseline), compare
 	@rm -rf $(DEMO)
 	@env -u MLFLOW_TRACKING_URI $(BIN)/tipbench run --engine embedded --models smollm2:135m --prompts v1,v2-mentor,v3-few-shot \
-	  --n-tips 3 --num-predict 80 --num-ctx 1024 --experiment tip-bench-demo \
+	  --n-tips 3 --num-predict 120 --num-ctx 1024 --experiment tip-bench-demo \
 	  --mlflow-url $(DEMO)/store --spool $(DEMO)/spool --judge baseline --out $(DEMO)
 
 test: install ## everything that needs no cluster; says what it left out and why

@@ -274,6 +274,8 @@ def judge_apply(config: Config, file: str, dry_run: bool, reason: str, as_json: 
         _print_json(result)
     else:
         _say_applied(result, dry_run)
+        if not dry_run:
+            click.echo(f"Next: tipbench compare --experiment {result.experiment} --out report/")
 
 
 @judge.command("agreement", epilog="\b\nExample:\n  tipbench judge agreement --experiment tip-bench-auto")
@@ -353,16 +355,18 @@ def run(
         exported = export.run(
             config.experiment, store, load_rubric(config.rubric or None), judge=judge_name, repeats=_share(repeats)
         )
-    # An interrupted run is resumed: a file that was begun for the same export keeps its scores.
-    if not (file.exists() and _same_export(read_exchange, file, exported.exchange.export_id)):
-        write_exchange(exported.exchange, file)
     scored = None
     if exported.n_items:
+        # An interrupted run is resumed: a file that was begun for the same export keeps its scores.
+        if not (file.exists() and _same_export(read_exchange, file, exported.exchange.export_id)):
+            write_exchange(exported.exchange, file)
         scored = _score(str(file), spec, name, quiet=as_json, ollama_url=config.ollama_url, **engine)
         applied = _apply(config, str(file))
         if not as_json:
             _say_scored(scored)
             _say_applied(applied, dry_run=False)
+    elif not as_json:
+        click.echo(f"Nothing is pending: {judge_name or 'somebody'} has scored all {exported.n_candidates} tips.")
     result = _compare(config, out, weights, (), config.seed)
     if as_json:
         click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
@@ -616,8 +620,6 @@ def _say_applied(result: ApplyResult, dry_run: bool) -> None:
         f"{result.experiment}: {verb} {result.new} new and {result.changed} changed scores by {result.judge or 'nobody'}; "
         f"{result.unchanged} unchanged, {result.unscored} unscored; {result.pending_cells} cells still pending."
     )
-    if not dry_run and result.new + result.changed:
-        click.echo(f"Next: tipbench compare --experiment {result.experiment} --out report/")
 
 
 def _show_leaderboard(result: CompareResult, out: str | None) -> None:

@@ -194,7 +194,7 @@ def _meaning_faults(raw: Any) -> list[str]:
     criteria, low, high = _scale(rubric)
     if isinstance(rubric, dict) and isinstance(raw.get("rubric_hash"), str) and _hash(rubric) != raw["rubric_hash"]:
         faults.append(
-            "/rubric: was changed since the export, or rubric_hash was; scores under another rubric cannot be filed"
+            "/rubric_hash: is not the hash of /rubric: one of them was changed since the export, and scores are filed by it"
         )
     scored = False
     first: dict[str, int] = {}

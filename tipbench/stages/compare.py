@@ -102,7 +102,6 @@ def run(
     ]
     rows = _with_pareto([rows[i] for i in comparison.order])
     agreement, summaries = _judges(cells, records, rubric, warnings)
-    latest = collections[-1].receipt if collections else {}
     leaderboard = Leaderboard(
         experiment=experiment,
         created_at=datetime.now(UTC).replace(microsecond=0),
@@ -126,7 +125,7 @@ def run(
             Refusal(model=m, reason=r)
             for m, r in sorted({k: v for c in collections for k, v in c.refused.items()}.items())
         ),
-        receipt=_receipt(latest),
+        receipt=_receipt(collections),
         cells=tuple(rows),
     )
     markdown = to_markdown(leaderboard)
@@ -363,17 +362,19 @@ def _judges(
     ), summaries
 
 
-def _receipt(receipt: Mapping[str, object]) -> dict[str, str]:
-    """The collection's receipt, flattened for reading."""
-    flat = {"compared with tipbench": __version__}
-    for name, value in receipt.items():
-        if isinstance(value, Mapping):
-            for inner, item in value.items():
-                if item is not None:
-                    flat[f"{name}.{inner}"] = item if isinstance(item, str) else json.dumps(item)
-        elif value is not None:
-            flat[name] = str(value)
+def _receipt(collections: Sequence[Collection]) -> dict[str, str]:
+    """The receipts of all collections, flattened for reading; where they differ, the latest stands."""
+    flat = {"compared with": f"tipbench {__version__}"}
+    for collection in collections:
+        for name, value in collection.receipt.items():
+            flat.update(_flat(name, value))
     return flat
+
+
+def _flat(name: str, value: object) -> dict[str, str]:
+    if isinstance(value, Mapping):
+        return {k: v for inner, item in value.items() for k, v in _flat(f"{name}.{inner}", item).items()}
+    return {} if value in (None, "", ()) else {name: str(value)}
 
 
 def _examples(
