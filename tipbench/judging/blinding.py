@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MASK = "█████"
@@ -52,17 +52,20 @@ def mask_names(text: str, models: Sequence[str], prompts: Sequence[str]) -> str:
 
     Small models do say who they are; a judge who reads it is no longer blind.
     """
-    names = set(prompts)
+    names: set[str] = set()
     for model in models:
         base = model.rsplit("/", 1)[-1]
         name = base.split(":", 1)[0]
         family = re.split(r"[\d._-]", name, maxsplit=1)[0]
         names |= {model, base, name} | ({family} if len(family) >= 4 else set())
-    pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)
-    if not pattern:
-        return text
-    # A family is masked with what is glued to it: "Qwen2.5", "gemma-3".
-    return re.sub(rf"(?<!\w)(?:{pattern})(?:[-.]?\d[\w.]*)?(?!\w)", MASK, text, flags=re.IGNORECASE)
+    # A family is masked with what is glued to it: "Qwen2.5", "Gemma-3".
+    text = _mask(text, names, r"(?:[-.]?\d[\w.]*)?")
+    return _mask(text, prompts, "")
+
+
+def _mask(text: str, names: Iterable[str], tail: str) -> str:
+    pattern = "|".join(re.escape(name) for name in sorted(set(names), key=len, reverse=True) if name)
+    return re.sub(rf"(?<!\w)(?:{pattern}){tail}(?!\w)", MASK, text, flags=re.IGNORECASE) if pattern else text
 
 
 def _digest(secret: str, *parts: str) -> str:
