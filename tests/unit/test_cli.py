@@ -84,7 +84,9 @@ def test_an_option_wins_over_the_variable_and_both_over_the_file(
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
-def test_bad_usage_is_exit_2_and_says_what_to_do(arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_usage_is_exit_2_and_says_what_to_do(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2, result.output

@@ -55,12 +55,12 @@ class FillResult:
     """reason -> items"""
 
 
-def begin(exchange: Exchange, identity: JudgeIdentity, source: str) -> None:
+def begin(exchange: Exchange, name: str, source: str) -> None:
     """Refuse a file that another judge began: two judges' scores in one file could not be told apart."""
-    if exchange.judge is not None and exchange.judge.name != identity.name:
+    if exchange.judge is not None and exchange.judge.name != name:
         raise InputError(
-            f"{source} was begun by judge {exchange.judge.name}, not {identity.name}; export another file for "
-            f"{identity.name} (tipbench judge export --judge {identity.name} ...)"
+            f"{source} was begun by judge {exchange.judge.name}, not {name}; export another file for "
+            f"{name} (tipbench judge export --judge {name} ...)"
         )
 
 
@@ -72,7 +72,7 @@ def fill(
     An item that the judge fails on stays open and is counted. The file is saved every few seconds, at the end, and when
     anything (Ctrl-C, a service that is away) ends the work early.
     """
-    begin(exchange, judge.identity, str(path))
+    begin(exchange, judge.identity.name, str(path))
     items = list(exchange.items)
     todo = [i for i, item in enumerate(items) if not item.complete]
     failures: Counter[str] = Counter()

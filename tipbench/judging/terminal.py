@@ -54,12 +54,13 @@ def judge_in_terminal(
     """
     if not sys.stdin.isatty() or not console.is_terminal:
         raise InputError("scoring by hand needs a terminal; use --with baseline, ollama:MODEL or openai:MODEL instead")
-    begin(exchange, identity, str(path))
+    begin(exchange, identity.name, str(path))
     items = list(exchange.items)
     open_before = sum(not i.complete for i in items)
     session = _Session(items, [n for n, item in enumerate(items) if not item.complete])
     criteria = exchange.rubric.criteria
     low, high = exchange.rubric.scale_min, exchange.rubric.scale_max
+    getchar = _one_by_one(getchar)
 
     def save() -> None:
         write_exchange(with_items(exchange, identity, session.items), path)
@@ -90,6 +91,19 @@ def judge_in_terminal(
     save()
     left = sum(not i.complete for i in session.items)
     return FillResult(identity.name, max(open_before - left, 0), left)
+
+
+def _one_by_one(getchar: Callable[[], str]) -> Callable[[], str]:
+    """Keys typed quickly arrive together; an arrow or function key arrives as several characters that mean one thing."""
+    waiting: list[str] = []
+
+    def key() -> str:
+        while not waiting:
+            typed = getchar()
+            waiting.extend(["\x1b"] if typed.startswith("\x1b") else typed)
+        return waiting.pop(0)
+
+    return key
 
 
 def _ask_score(console: Console, getchar: Callable[[], str], low: int, high: int) -> str:

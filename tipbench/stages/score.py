@@ -15,7 +15,7 @@ from tipbench.engines import open_engine
 from tipbench.errors import InputError
 from tipbench.judging.baseline import BaselineJudge
 from tipbench.judging.exchange import JudgeIdentity
-from tipbench.judging.fill import FillResult, Judge, fill
+from tipbench.judging.fill import FillResult, Judge, begin, fill
 from tipbench.judging.llm import EngineChat, LLMJudge, OpenAIChat
 from tipbench.judging.terminal import judge_in_terminal
 from tipbench.judging.validate import read_exchange
@@ -51,6 +51,7 @@ def run(
     away); what was scored until then is in the file.
     """
     exchange = read_exchange(path)
+    begin(exchange, spec, str(path))
     with _judge(spec, ollama_url, base_url, passes, judge_prompt) as judge:
         return _result(path, fill(exchange, judge, path, on_progress))
 

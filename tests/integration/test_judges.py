@@ -1,0 +1,218 @@
+"""Judges for real: a person in a pseudo-terminal, an LLM on the real Ollama and behind its OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+from tests.conftest import Tipbench, clean_env, command_line, free_port
+from tests.fakes.ollama_server import FakeOllama
+from tests.integration.conftest import OllamaServer
+from tests.unit.test_validate import exchange
+from tipbench.catalog import load_judge_prompt
+from tipbench.judging.validate import write_exchange
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Three tips to score."""
+    body = exchange(3)
+    tips = (
+        "Put the phone away and write your three points on paper.",
+        "Be positive.",
+        "Open the window for five minutes.",
+    )
+    items = [
+        i.model_copy(update={"tip": t, "scenario": "It is late and he cannot sleep."})
+        for i, t in zip(body.items, tips, strict=True)
+    ]
+    path = tmp_path / "judge.json"
+    write_exchange(body.model_copy(update={"items": tuple(items)}), path)
+    return path
+
+
+def items(file: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(file.read_text())["items"]
+    return found
+
+
+class Person:
+    """Somebody at an 80x24 terminal."""
+
+    def __init__(self, file: Path, home: Path, *more: str) -> None:
+        program, *arguments = command_line("judge", "score", file, "--as", "ann", *more)
+        env = {k: v for k, v in clean_env(home).items() if k != "COLUMNS"} | {"TERM": "xterm-256color"}
+        self.child = pexpect.spawn(program, arguments, env=env, dimensions=(24, 80), timeout=20, encoding="utf-8")  # type: ignore[arg-type]
+
+    def sees(self, words: str) -> None:
+        self.child.expect(words)
+
+    def types(self, keys: str) -> None:
+        self.child.send(keys)
+
+    def leaves(self) -> int:
+        self.child.expect(pexpect.EOF)
+        self.child.close()
+        return int(self.child.exitstatus or 0)
+
+
+def test_a_person_scores_undoes_skips_and_comes_back(file: Path, tmp_path: Path) -> None:
+    ann = Person(file, tmp_path)
+    ann.sees("tip 1 of 3")
+    ann.sees("Relevance")
+    ann.types("4")
+    ann.sees("Actionability")
+    ann.types("2")
+    ann.sees("Tone")
+    ann.types("u")
+    ann.sees("Actionability")
+    ann.types("r")
+    ann.sees("Why")
+    ann.types("no step in it\r")
+    ann.sees("Actionability")
+    ann.types("3")
+    ann.sees("Tone")
+    ann.types("5")
+    ann.sees("tip 2 of 3")
+    ann.types("9")
+    ann.sees("1 to 5")
+    ann.types("s")
+    ann.sees("tip 3 of 3")
+    ann.types("q")
+    assert ann.leaves() == 0
+    first, second, third = items(file)
+    assert first["scores"] == {"relevance": 4, "actionability": 3, "tone": 5}
+    assert first["rationale"] == "no step in it" and first["scored_at"]
+    assert set(second["scores"].values()) == set(third["scores"].values()) == {None}
+
+    ann = Person(file, tmp_path)
+    ann.sees("tip 1 of 2")
+    ann.types("111")
+    ann.sees("tip 2 of 2")
+    ann.types("u")  # back into the tip before
+    ann.sees("tip 1 of 2")
+    ann.sees("Tone")
+    ann.types("2")
+    ann.sees("tip 2 of 2")
+    ann.types("555")
+    ann.sees("2 tips scored by ann, 0 left")
+    assert ann.leaves() == 0
+    assert [list(i["scores"].values()) for i in items(file)] == [[4, 3, 5], [1, 1, 2], [5, 5, 5]]
+    assert json.loads(file.read_text())["judge"] == {"name": "ann", "kind": "human", "details": {}}
+
+
+def test_everything_a_person_needs_fits_80_by_24(file: Path, tmp_path: Path) -> None:
+    ann = Person(file, tmp_path)
+    ann.sees("save and quit")
+    screen = ann.child.before + ann.child.after
+    shown = screen.rsplit("\x1b[2J", 1)[-1]
+    assert shown.count("\r\n") < 24
+    for words in ("It is late", "Put the phone away", "Relevance"):
+        assert words in shown
+    ann.types("\x03")  # Ctrl-C keeps what there is
+    ann.leaves()
+
+
+def test_without_a_terminal_it_says_what_to_use_instead(file: Path, tipbench: Tipbench) -> None:
+    done = tipbench("judge", "score", file)
+    assert done.returncode == 2 and "--with baseline" in done.stderr
+
+
+def test_a_file_that_another_judge_began_is_refused(file: Path, tipbench: Tipbench) -> None:
+    assert tipbench("judge", "score", file, "--with", "baseline").returncode == 0
+    done = tipbench("judge", "score", file, "--with", "ollama:small:1b", "--ollama-url", "http://127.0.0.1:9")
+    assert done.returncode == 2 and "was begun by judge baseline" in done.stderr
+
+
+@pytest.mark.parametrize("spec", ["oracle", "ollama:", "gpt-4"])
+def test_an_unknown_judge_is_named_with_those_there_are(file: Path, tipbench: Tipbench, spec: str) -> None:
+    done = tipbench("judge", "score", file, "--with", spec)
+    assert done.returncode == 2 and "ollama:MODEL" in done.stderr
+
+
+@pytest.mark.ollama
+def test_a_real_llm_scores_within_the_schema(file: Path, tipbench: Tipbench, ollama: OllamaServer) -> None:
+    done = tipbench(
+        "judge", "score", file, "--with", "ollama:smollm2:135m", "--passes", 3, "--ollama-url", ollama.url, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) | {"file": ""} == {
+        "file": "", "judge": "ollama:smollm2:135m", "scored": 3, "left": 0, "failures": {},
+    }  # fmt: skip
+    body = json.loads(file.read_text())
+    assert body["judge"]["kind"] == "llm" and body["judge"]["details"]["passes"] == "3"
+    assert len(body["judge"]["details"]["digest"]) == 64
+    for item in body["items"]:
+        assert all(s in range(1, 6) for s in item["scores"].values()) and "passes: relevance " in item["rationale"]
+    assert ollama.resident() == []
+
+
+@pytest.mark.ollama
+def test_a_real_llm_behind_an_openai_endpoint(file: Path, tipbench: Tipbench, ollama: OllamaServer) -> None:
+    done = tipbench(
+        "judge",
+        "score",
+        file,
+        "--with",
+        "openai:smollm2:135m",
+        "--base-url",
+        ollama.url + "/v1",
+        env={"OPENAI_API_KEY": "sk-secret"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "sk-secret" not in file.read_text() + done.stdout + done.stderr
+    assert all(s in range(1, 6) for i in items(file) for s in i["scores"].values())
+
+
+def test_a_judge_that_answers_nonsense_leaves_tips_open_and_says_so(file: Path, tipbench: Tipbench) -> None:
+    fake = FakeOllama().start()
+    done = tipbench("judge", "score", file, "--with", "ollama:small:1b", "--ollama-url", fake.url)
+    fake.stop()
+    assert done.returncode == 4
+    assert "3 tips could not be scored: BrokenAnswer" in done.stdout
+    assert len(fake.requests) == 9  # three attempts a tip
+    assert all(s is None for i in items(file) for s in i["scores"].values())
+
+
+def test_a_judge_that_goes_away_keeps_what_was_scored(file: Path) -> None:
+    from tipbench.engines.ollama import Limits, OllamaEngine
+    from tipbench.errors import UnreachableError
+    from tipbench.judging.fill import fill
+    from tipbench.judging.llm import EngineChat, LLMJudge
+    from tipbench.judging.validate import read_exchange
+
+    fake = FakeOllama()
+
+    def text(model: str, question: str, seed: int) -> str:
+        return json.dumps({"rationale": "r", "relevance": 4, "actionability": 4, "tone": 4})
+
+    fake.text = text  # type: ignore[method-assign]
+    fake.start()
+    engine = OllamaEngine(fake.url, limits=Limits(unreachable=0.5))
+    judge = LLMJudge("ollama:small:1b", EngineChat(engine, "small:1b"), load_judge_prompt())
+
+    def stop_after_two(done: int, total: int) -> None:
+        if done == 2:
+            fake.stop()
+
+    with pytest.raises(UnreachableError):
+        fill(read_exchange(file), judge, file, stop_after_two)
+    assert [all(s == 4 for s in i["scores"].values()) for i in items(file)] == [True, True, False]
+
+
+def test_an_endpoint_that_is_not_there_is_exit_5(
+    file: Path, tipbench: Tipbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tipbench.errors import UnreachableError
+    from tipbench.judging.llm import OpenAIChat
+
+    chat = OpenAIChat(f"http://127.0.0.1:{free_port()}/v1", "m", retry_s=0.5)
+    with pytest.raises(UnreachableError, match="cannot be reached") as caught:
+        chat.ask([{"role": "user", "content": "x"}], {}, 0.0, 1)
+    assert caught.value.exit_code == 5
