@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -105,7 +104,8 @@ def _fit(columns: list[_Column], width: int) -> list[_Column]:
 
 
 def _print_table(board: Leaderboard, columns: list[_Column], console: Console) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), header_style="bold")
+    # Two spaces between columns and none at the edges: what `_fit` counts with.
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
     for column in columns:
         table.add_column(
             escape(column.title), justify="right" if column.right else "left", no_wrap=True, overflow="fold"
