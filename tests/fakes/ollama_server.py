@@ -23,7 +23,7 @@ WORDS = "take one small step now: set a timer, put the phone away, drink water, 
 @dataclass
 class Fault:
     """One failure. `kind`: hang, hang_midstream, error_midstream, garbage, empty, thinking_only, truncated, reset,
-    wrong_types, no_think, or `http` with `status` and `error`."""
+    wrong_types, nan, not_gzip, no_think, or `http` with `status` and `error`."""
 
     kind: str
     status: int = 500
@@ -47,6 +47,10 @@ class FakeOllama:
     loads: Counter[str] = field(default_factory=Counter)
     resident: dict[str, int] = field(default_factory=dict)
     most_resident: int = 0
+    library: dict[str, int] = field(default_factory=dict)
+    """What can be pulled: name -> parameters"""
+    connections: int = 0
+    """TCP connections accepted so far"""
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -116,6 +120,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.open.add(request)
+        self.fake.connections += 1
         super().process_request(request, client_address)
 
     def drop_connections(self) -> None:
@@ -157,13 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         model = body.get("model", "")
+        if self.path == "/api/pull":
+            return self._pull(model)
         if model not in self.fake.models:
             return self._send({"error": f"model '{model}' not found"}, 404)
         if self.path == "/api/show":
-            entry = self.fake.models[model]
-            return self._send(
-                {"model_info": entry["info"], "details": {"quantization_level": "Q4_0", "family": "llama"}}
-            )
+            info = self.fake.models[model]["info"]
+            if not body.get("verbose"):
+                # Like the real server: arrays come only when asked for.
+                info = {k: None if isinstance(v, list) else v for k, v in info.items()}
+            return self._send({"model_info": info, "details": {"quantization_level": "Q4_0", "family": "llama"}})
         if self.path == "/api/generate":
             if body.get("keep_alive") == 0:
                 with self.fake.lock:
@@ -172,6 +180,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/chat":
             return self._chat(body)
         return self._send({"error": "404 page not found"}, 404)
+
+    def _pull(self, model: str) -> None:
+        if model not in self.fake.library:
+            return self._stream(
+                [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}], ""
+            )
+        self.fake.add(model, self.fake.library[model])
+        return self._stream([{"status": "pulling manifest"}, {"status": "success"}], "")
 
     def _chat(self, body: dict[str, Any]) -> None:
         fake, model = self.fake, body["model"]
@@ -204,6 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
             chunks = [chunks[0], "<html>502 Bad Gateway</html>"]
         elif kind == "wrong_types":
             chunks = [{"message": {"content": 7}}, last]
+        elif kind == "nan":
+            chunks.append({**last, "eval_duration": float("nan")})
         elif kind == "empty":
             chunks = [_chunk(""), last]
         elif kind == "thinking_only":
@@ -225,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "application/x-ndjson")
         self.send_header("Transfer-Encoding", "chunked")
+        if kind == "not_gzip":
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
         lines = [(c if isinstance(c, str) else json.dumps(c)) + "\n" for c in chunks]
         self.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(d), d) for d in (line.encode() for line in lines)))

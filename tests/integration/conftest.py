@@ -26,6 +26,11 @@ def smollm2() -> Path:
     return Path(spec.origin).parent / GGUF
 
 
+def count_loads(log: str) -> int:
+    """Models loaded, by the server's log: a runner that it starts with a model, not the one that looks for GPUs."""
+    return sum("starting runner" in line and " --model " in line for line in log.splitlines())
+
+
 @dataclass
 class OllamaServer:
     """A real `ollama serve` process with `smollm2:135m` and `smollm2:135m-brief` (the same weights, another system text)."""
@@ -37,7 +42,7 @@ class OllamaServer:
 
     def loads(self) -> int:
         """How many times the server has started a runner for a model so far."""
-        return self.log.read_text(errors="replace").count("starting runner")
+        return count_loads(self.log.read_text(errors="replace"))
 
     def create(self, name: str, modelfile: str) -> None:
         """`ollama create`."""

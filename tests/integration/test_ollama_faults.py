@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -51,6 +52,8 @@ def ask(engine: OllamaEngine, seed: int = 1) -> str:
         Fault("error_midstream"),
         Fault("garbage"),
         Fault("wrong_types"),
+        Fault("nan"),
+        Fault("not_gzip"),
         Fault("truncated"),
         Fault("reset"),
         Fault("empty"),
@@ -68,7 +71,7 @@ def test_a_fault_that_passes_costs_a_retry_and_nothing_else(
     fake.faults.append(fault)
     answer = engine.generate("small:1b", MESSAGES, Options(), 1)
     assert answer.text == fake.text("small:1b", MESSAGES[0]["content"], 1)
-    assert len(fake.requests) == 2
+    assert len(fake.requests) == answer.attempts == 2
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,8 @@ def test_a_fault_that_passes_costs_a_retry_and_nothing_else(
         (Fault("error_midstream"), BrokenAnswer),
         (Fault("garbage"), BrokenAnswer),
         (Fault("wrong_types"), BrokenAnswer),
+        (Fault("nan"), BrokenAnswer),
+        (Fault("not_gzip"), BrokenAnswer),
         (Fault("truncated"), BrokenAnswer),
         (Fault("reset"), BrokenAnswer),
         (Fault("empty"), EmptyAnswer),
@@ -116,6 +121,76 @@ def test_a_missing_model_is_named_with_the_command_that_brings_it(engine: Ollama
         engine.describe("other:1b")
 
 
+def test_a_wrong_path_is_not_taken_for_a_missing_model(fake: FakeOllama) -> None:
+    with pytest.raises(BrokenAnswer, match="is that Ollama's address"):
+        ask(OllamaEngine(fake.url + "/v1", limits=QUICK))
+
+
+def test_an_answer_that_nests_too_deep_is_a_broken_one(fake: FakeOllama, engine: OllamaEngine) -> None:
+    fake.always = Fault("http", 500, "[" * 100_000)
+    with pytest.raises(BrokenAnswer):
+        ask(engine)
+
+
+def test_only_a_model_that_thought_is_said_to_have_thought(fake: FakeOllama, engine: OllamaEngine) -> None:
+    fake.always = Fault("thinking_only")
+    with pytest.raises(EmptyAnswer, match="thoughts"):
+        ask(engine)
+    fake.always = Fault("empty")
+    with pytest.raises(EmptyAnswer, match="without any text$"):
+        ask(engine)
+
+
+def test_answers_share_one_connection(fake: FakeOllama, engine: OllamaEngine) -> None:
+    for seed in range(20):
+        ask(engine, seed)
+    assert fake.connections == 1
+
+
+def test_a_long_queue_takes_nothing_from_the_time_for_a_restart(fake: FakeOllama) -> None:
+    port = int(fake.url.rsplit(":", 1)[1])
+    fake.faults.extend([Fault("http", 503, "busy", retry_after="1")] * 2)
+    engine = OllamaEngine(fake.url, limits=Limits(queue_full=20, unreachable=1.9))
+
+    def restart() -> None:
+        while len(fake.requests) < 2:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        fake.stop()
+        time.sleep(1.1)
+        fake.start(port)
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    try:
+        # Two seconds in the queue already, more than a server may be away.
+        assert engine.generate("small:1b", MESSAGES, Options(), 1).attempts == 4
+    finally:
+        thread.join()
+
+
+def test_pulling_reports_progress_and_brings_the_model(fake: FakeOllama, engine: OllamaEngine) -> None:
+    fake.library["new:2b"] = 2_000_000_000
+    said: list[str] = []
+    engine.pull("new:2b", said.append)
+    assert said == ["pulling manifest", "success"]
+    assert engine.describe("new:2b").parameters == 2_000_000_000
+    with pytest.raises(ModelMissing, match="nothing:1b cannot be pulled: .*file does not exist"):
+        engine.pull("nothing:1b")
+
+
+def test_kv_heads_stated_layer_by_layer_are_counted(fake: FakeOllama, engine: OllamaEngine) -> None:
+    fake.models["small:1b"]["info"]["llama.attention.head_count_kv"] = [1, 3] * 8
+    # 32 KV heads over all layers x (64 + 64) wide x 2 bytes
+    assert engine.describe("small:1b").kv_bytes_per_token == 8_192
+
+
+def test_a_bare_number_is_sent_as_a_number(fake: FakeOllama, engine: OllamaEngine) -> None:
+    for keep_alive in ("0", "-1", "60", "5m"):
+        engine.generate("small:1b", MESSAGES, Options(keep_alive=keep_alive), 1)
+    assert [r["keep_alive"] for r in fake.requests] == [0, -1, 60, "5m"]
+
+
 def test_nobody_there_is_said_after_the_limit() -> None:
     engine = OllamaEngine(f"http://127.0.0.1:{free_port()}", limits=QUICK)
     began = time.monotonic()
@@ -129,8 +204,6 @@ def test_a_server_that_goes_down_and_comes_back_costs_nothing(fake: FakeOllama) 
     first = ask(engine)
     port = int(fake.url.rsplit(":", 1)[1])
     fake.stop()
-    import threading
-
     threading.Timer(0.7, lambda: fake.start(port)).start()
     assert ask(engine) == first
 

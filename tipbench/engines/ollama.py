@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -52,6 +54,8 @@ class Limits:
     """Answers asked for when they come broken, empty or with an error."""
     unload: float = 60.0
     """How long a model may take to leave memory."""
+    end_of_stream: float = 1.0
+    """From the last chunk to the end of the stream; a connection that is not done by then is not used again."""
 
 
 class _Transient(Exception):
@@ -127,18 +131,21 @@ class OllamaEngine:
         shown = self._post("/api/show", {"model": name}, name)
         info, details = _object(shown.get("model_info")), _object(shown.get("details"))
         prefix = str(info.get("general.architecture", ""))
-        stated = info.get("general.parameter_count")
+        kv_heads = f"{prefix}.attention.head_count_kv"
+        if kv_heads in info and not info[kv_heads]:
+            # Ollama leaves every array out of its short answer, and some models state their KV heads layer by layer.
+            verbose = self._post("/api/show", {"model": name, "verbose": True}, name)
+            info = {**info, kv_heads: _object(verbose.get("model_info")).get(kv_heads) or None}
+        stated = _count(info.get("general.parameter_count"))
         return ModelFacts(
             name=name,
             digest=str(entry.get("digest", "")),
-            parameters=stated
-            if isinstance(stated, int)
-            else parse_parameter_size(str(details.get("parameter_size", ""))),
+            parameters=stated or parse_parameter_size(str(details.get("parameter_size", ""))),
             quantization=details.get("quantization_level") or None,
-            size_bytes=entry.get("size") if isinstance(entry.get("size"), int) else None,
-            n_layers=info.get(f"{prefix}.block_count"),
+            size_bytes=_count(entry.get("size")),
+            n_layers=_count(info.get(f"{prefix}.block_count")),
             kv_bytes_per_token=kv_bytes_per_token(info),
-            context_length=info.get(f"{prefix}.context_length"),
+            context_length=_count(info.get(f"{prefix}.context_length")),
             family=details.get("family") or prefix or None,
         )
 
@@ -152,7 +159,10 @@ class OllamaEngine:
         seed: int,
         schema: Mapping[str, object] | None = None,
     ) -> Generation:
-        """One answer from `/api/chat`. Transient faults are tried again within `Limits`."""
+        """One answer from `/api/chat`. Transient faults are tried again within `Limits`.
+
+        `attempts` of the answer counts every request that it took, the refused and the queued ones too.
+        """
         settings: dict[str, object] = {
             "temperature": options.temperature,
             "seed": seed,
@@ -166,23 +176,33 @@ class OllamaEngine:
             "messages": list(messages),
             "stream": True,
             "options": settings,
-            "keep_alive": int(options.keep_alive) if options.keep_alive.isdecimal() else options.keep_alive,
+            # A bare number in quotes is no duration to Ollama.
+            "keep_alive": int(options.keep_alive)
+            if re.fullmatch(r"-?[0-9]+", options.keep_alive)
+            else options.keep_alive,
         }
         if schema is not None:
             body["format"] = schema
-        attempts = 0
+        sent = 0
+
+        def once() -> Generation:
+            nonlocal sent
+            sent += 1
+            return self._chat(model, body)
+
+        tries = 0
         failure: GenerationError | None = None
-        while attempts < self._limits.attempts:
-            attempts += 1
+        while tries < self._limits.attempts:
+            tries += 1
             try:
-                return replace(self._reach(lambda: self._chat(model, body)), attempts=attempts)
+                return replace(self._reach(once), attempts=sent)
             except TimedOut as error:
                 # The wait was long already; one more try, no further.
-                attempts = max(attempts, self._limits.attempts - 1)
+                tries = max(tries, self._limits.attempts - 1)
                 failure = error
             except (EmptyAnswer, _Transient) as error:
                 failure = error.failure if isinstance(error, _Transient) else error
-                time.sleep(min(0.25 * 2**attempts, 5.0) if attempts < self._limits.attempts else 0)
+                time.sleep(min(0.25 * 2**tries, 5.0) if tries < self._limits.attempts else 0)
         raise failure or BrokenAnswer(f"{model}: no answer")
 
     def _chat(self, model: str, body: Mapping[str, object]) -> Generation:
@@ -197,7 +217,12 @@ class OllamaEngine:
             return self._stream(model, body)
 
     def _stream(self, model: str, body: Mapping[str, object]) -> Generation:
-        timeout = {"connect": self._limits.connect, "read": self._limits.first_chunk, "write": 60.0, "pool": None}
+        timeout: dict[str, float | None] = {
+            "connect": self._limits.connect,
+            "read": self._limits.first_chunk,
+            "write": 60.0,
+            "pool": None,
+        }
         request = self._client.build_request("POST", "/api/chat", json=body, extensions={"timeout": timeout})
         began = time.perf_counter()
         try:
@@ -208,7 +233,7 @@ class OllamaEngine:
                     self._refuse(model, response, "think" in body)
                 # Headers come with the first chunk; from here on silence is short or a fault.
                 timeout["read"] = self._limits.between_chunks
-                return self._read(model, response, began)
+                return self._read(model, response, began, timeout)
             finally:
                 response.close()
         except httpx.ReadTimeout as error:
@@ -216,25 +241,35 @@ class OllamaEngine:
             raise TimedOut(f"{model}: no chunk from {self._shown} within {waited:g} s") from error
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise _Away(str(error) or type(error).__name__) from error
+        except httpx.DecodingError as error:
+            raise _Transient(BrokenAnswer(f"{model}: an answer that cannot be decoded: {error}")) from error
         except httpx.TransportError as error:
             words = str(error) or type(error).__name__
             raise _Transient(BrokenAnswer(f"{model}: the connection to {self._shown} broke: {words}")) from error
 
-    def _read(self, model: str, response: httpx.Response, began: float) -> Generation:
+    def _read(self, model: str, response: httpx.Response, began: float, timeout: dict[str, float | None]) -> Generation:
         text: list[str] = []
         first: float | None = None
-        for chunk in _lines(model, response):
+        thought = False
+        chunks = _lines(model, response)
+        for chunk in chunks:
             if "error" in chunk:
                 raise _failure(model, str(chunk["error"]))
-            message = chunk.get("message")
-            piece = message.get("content") if isinstance(message, dict) else None
-            if piece is not None and not isinstance(piece, str):
+            message = chunk.get("message") or {}
+            piece = message.get("content") or "" if isinstance(message, dict) else None
+            if not isinstance(piece, str):
                 raise _Transient(BrokenAnswer(f"{model}: a chunk without text in it: {_short(chunk)}"))
+            thought = thought or bool(message.get("thinking"))
             if piece and first is None:
                 first = time.perf_counter() - began
-            text.append(piece or "")
+            text.append(piece)
             if chunk.get("done") is True:
-                return _generation(model, "".join(text), chunk, first, time.perf_counter() - began)
+                answer = _generation(model, "".join(text), chunk, first, time.perf_counter() - began, thought)
+                # A connection goes back to the pool only when it is read to its end.
+                timeout["read"] = self._limits.end_of_stream
+                with suppress(httpx.RequestError, _Transient):
+                    next(chunks, None)
+                return answer
         raise _Transient(BrokenAnswer(f"{model}: the answer ended without its last chunk"))
 
     def _refuse(self, model: str, response: httpx.Response, thought: bool) -> None:
@@ -245,7 +280,7 @@ class OllamaEngine:
         if response.status_code == 404:
             raise (
                 _missing(model)
-                if "not found" in words or "try pulling" in words
+                if _no_such_model(words)
                 else BrokenAnswer(f"{model}: {self._shown} answered 404: {words}; is that Ollama's address?")
             )
         if response.status_code == 400 and thought and "think" in words.lower():
@@ -302,7 +337,8 @@ class OllamaEngine:
         return self._json(lambda: self._client.get(path))
 
     def _post(self, path: str, body: Mapping[str, object], model: str) -> dict[str, Any]:
-        return self._json(lambda: self._client.post(path, json=body, timeout=self._limits.first_chunk), model)
+        timeout = httpx.Timeout(self._limits.first_chunk, connect=self._limits.connect)
+        return self._json(lambda: self._client.post(path, json=body, timeout=timeout), model)
 
     def _json(self, send: Callable[[], httpx.Response], model: str | None = None) -> dict[str, Any]:
         """The object that a short call answers with."""
@@ -312,6 +348,10 @@ class OllamaEngine:
                 response = send()
             except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
                 raise _Away(str(error) or type(error).__name__) from error
+            except httpx.DecodingError as error:
+                raise EngineUnreachable(
+                    f"{self._shown} does not answer like Ollama ({error}); check --ollama-url"
+                ) from error
             if response.status_code == 503:
                 raise _Busy(_retry_after(response))
             if response.status_code >= 500:
@@ -319,11 +359,11 @@ class OllamaEngine:
             return response
 
         response = self._reach(once)
-        if response.status_code == 404 and model is not None and "not found" in _words(response):
+        if response.status_code == 404 and model is not None and _no_such_model(_words(response)):
             raise _missing(model)
         try:
             body = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not response.is_success or not isinstance(body, dict):
             raise EngineUnreachable(
@@ -334,13 +374,25 @@ class OllamaEngine:
 
     def _reach(self, call: Callable[[], _T]) -> _T:
         """`call`, tried again while nobody listens or the queue is full, each within its limit."""
+        began: dict[bool, float] = {}
+        tried = time.monotonic()
+
+        def give_up(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome.exception() if state.outcome else None
+            busy = isinstance(error, _Busy)
+            limit = self._limits.queue_full if busy else self._limits.unreachable
+            # Each fault has a clock of its own: a server that restarts after a long queue gets its full time.
+            elapsed = time.monotonic() - began.setdefault(busy, tried)
+            return elapsed + state.upcoming_sleep >= limit
+
         try:
             for attempt in tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type((_Away, _Busy)),
                 wait=_wait,
-                stop=self._give_up,
+                stop=give_up,
                 reraise=True,
             ):
+                tried = time.monotonic()
                 with attempt:
                     return call()
         except _Away as error:
@@ -353,11 +405,6 @@ class OllamaEngine:
                 f"Ollama at {self._shown} kept answering 503 (queue full) for {self._limits.queue_full:g} s"
             ) from error
         raise AssertionError("unreachable: Retrying either returns or raises")
-
-    def _give_up(self, state: tenacity.RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        limit = self._limits.queue_full if isinstance(error, _Busy) else self._limits.unreachable
-        return (state.seconds_since_start or 0.0) + state.upcoming_sleep >= limit
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
@@ -375,25 +422,36 @@ def _lines(model: str, response: httpx.Response) -> Iterator[dict[str, Any]]:
             continue
         try:
             chunk = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _Transient(BrokenAnswer(f"{model}: a chunk that is not JSON: {_short(line)}")) from error
         if not isinstance(chunk, dict):
             raise _Transient(BrokenAnswer(f"{model}: a chunk that is no object: {_short(line)}"))
         yield chunk
 
 
-def _generation(model: str, text: str, last: Mapping[str, Any], first: float | None, wall_s: float) -> Generation:
+def _generation(
+    model: str, text: str, last: Mapping[str, Any], first: float | None, wall_s: float, thought: bool
+) -> Generation:
     if not text.strip():
-        thought = ", though it was told not to think" if last.get("eval_count") else ""
-        raise EmptyAnswer(f"{model} answered without any text{thought}")
+        spent = ": it spent its tokens on thoughts, though it was told not to think" if thought else ""
+        raise EmptyAnswer(f"{model} answered without any text{spent}")
+
+    def figure(key: str) -> int | float | None:
+        value = last.get(key)
+        if value is None:
+            return None
+        # Far beyond any duration in nanoseconds: what JSON lets through as NaN, infinity or 400 digits.
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 2**63:
+            raise _Transient(BrokenAnswer(f"{model}: {key} is no number: {_short(value)}"))
+        return value
 
     def seconds(key: str) -> float | None:
-        value = last.get(key)
-        return value / 1e9 if isinstance(value, int | float) and not isinstance(value, bool) else None
+        value = figure(key)
+        return None if value is None else value / 1e9
 
     def count(key: str) -> int | None:
-        value = last.get(key)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+        value = figure(key)
+        return None if value is None else int(value)
 
     return Generation(
         text=text,
@@ -411,6 +469,16 @@ def _generation(model: str, text: str, last: Mapping[str, Any], first: float | N
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int | None:
+    """A whole number above zero; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _no_such_model(words: str) -> bool:
+    """Does a 404 speak of the model? The same status with `404 page not found` means that the path is wrong."""
+    return "model" in words and ("not found" in words or "try pulling" in words)
 
 
 def _failure(model: str, words: str) -> Exception:
@@ -435,7 +503,7 @@ def _words(response: httpx.Response) -> str:
     try:
         body = response.json()
         words = body.get("error") if isinstance(body, dict) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         words = None
     return _short(words if words else response.text)
 
@@ -450,5 +518,5 @@ def parse_parameter_size(text: str) -> int | None:
     units = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
     try:
         return round(float(text[:-1]) * units[text[-1:].upper()])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None
