@@ -23,7 +23,7 @@ WORDS = "take one small step now: set a timer, put the phone away, drink water, 
 @dataclass
 class Fault:
     """One failure. `kind`: hang, hang_midstream, error_midstream, garbage, empty, thinking_only, truncated, reset,
-    wrong_types, nan, not_gzip, no_think, or `http` with `status` and `error`."""
+    wrong_types, nan, deep, not_gzip, no_think, or `http` with `status` and `error`."""
 
     kind: str
     status: int = 500
@@ -220,6 +220,8 @@ class _Handler(BaseHTTPRequestHandler):
             chunks = [chunks[0], "<html>502 Bad Gateway</html>"]
         elif kind == "wrong_types":
             chunks = [{"message": {"content": 7}}, last]
+        elif kind == "deep":
+            chunks = ["[" * 100_000]
         elif kind == "nan":
             chunks.append({**last, "eval_duration": float("nan")})
         elif kind == "empty":

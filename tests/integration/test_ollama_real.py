@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -39,6 +40,37 @@ def test_facts_are_those_of_the_real_model(engine: OllamaEngine) -> None:
     assert {m.name for m in engine.models()} >= {"smollm2:135m", "smollm2:135m-brief"}
     with pytest.raises(ModelMissing):
         engine.describe("smollm2:9b")
+
+
+def layered_gguf(kv_heads: list[int]) -> bytes:
+    """A GGUF file of one small tensor whose header states the KV heads layer by layer."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    numbers = {"block_count": len(kv_heads), "embedding_length": 64, "attention.head_count": 4, "context_length": 512}
+    tokens = ["<s>", "</s>", *(f"t{i}" for i in range(30))]
+    keys = [
+        text("general.architecture") + struct.pack("<I", 8) + text("llama"),
+        *(text(f"llama.{k}") + struct.pack("<II", 4, v) for k, v in numbers.items()),
+        text("llama.attention.head_count_kv") + struct.pack(f"<IIQ{len(kv_heads)}I", 9, 4, len(kv_heads), *kv_heads),
+        text("tokenizer.ggml.model") + struct.pack("<I", 8) + text("llama"),
+        text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, len(tokens)) + b"".join(text(t) for t in tokens),
+    ]
+    tensor = text("token_embd.weight") + struct.pack("<IQQIQ", 2, 64, len(tokens), 0, 0)
+    header = b"GGUF" + struct.pack("<IQQ", 3, 1, len(keys)) + b"".join(keys) + tensor
+    return header + bytes(-len(header) % 32 + 64 * len(tokens) * 4)
+
+
+def test_kv_heads_stated_layer_by_layer_are_counted(engine: OllamaEngine, ollama: OllamaServer, tmp_path: Path) -> None:
+    path = tmp_path / "layered.gguf"
+    path.write_bytes(layered_gguf([1, 2, 3, 1]))
+    ollama.create("layered:1m", f"FROM {path}\n")
+    try:
+        # 7 KV heads over all layers x (16 + 16) wide x 2 bytes
+        assert engine.describe("layered:1m").kv_bytes_per_token == 448
+    finally:
+        httpx.request("DELETE", ollama.url + "/api/delete", json={"model": "layered:1m"}).raise_for_status()
 
 
 def test_an_answer_comes_with_what_it_cost(engine: OllamaEngine) -> None:

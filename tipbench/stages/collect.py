@@ -50,6 +50,8 @@ from tipbench.store.records import Candidate, CellResult, Failure, PlannedCell, 
 GIVE_UP_AFTER = 3
 """Failed cells in a row after which the rest of a model's cells fail with the same reason, untried."""
 WRITERS = 4
+WATCH_AFTER_S = 0.2
+"""Seconds into a cell at which memory is read; with a keep-alive of 0 the model is only there while it writes."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ class _Cell:
     scenario: Scenario
     messages: Sequence[Message]
     params: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """What became of one cell."""
+
+    candidates: tuple[Candidate, ...]
+    failure: Failure | None
+    began_ms: int
 
 
 @dataclass
@@ -340,6 +351,7 @@ class _Collector:
         self._total = total
         self._done = done
         self._limit = parse_bytes(config.memory_limit)
+        self._stopping = threading.Event()
         self._options = Options(
             temperature=config.temperature,
             num_predict=config.num_predict,
@@ -363,6 +375,7 @@ class _Collector:
             self._generate(block, cells, earlier, pool)
         except BaseException:
             # An interrupt must not wait for answers that nobody will read.
+            self._stopping.set()
             pool.shutdown(wait=False, cancel_futures=True)
             self._engine_free(block.model, quietly=True)
             raise
@@ -395,10 +408,9 @@ class _Collector:
         earlier: Mapping[str, tuple[Candidate, ...]],
         pool: ThreadPoolExecutor,
     ) -> None:
-        # As many cells in flight as keep every slot busy; one, when requests go one at a time.
-        window = 1 + (self._config.parallel - 1) // max(1, self._config.n_tips) + (self._config.parallel > 1)
+        """One whole cell per slot: its candidates share a prompt, so the slot's prompt cache serves all but the first."""
         waiting = deque(cells)
-        flight: deque[tuple[_Cell, tuple[Candidate, ...], dict[int, Future[Generation]], int]] = deque()
+        flight: dict[Future[_Filled], _Cell] = {}
         failures: list[Failure] = []
         peak: int | None = None
         while waiting or flight:
@@ -410,22 +422,30 @@ class _Collector:
                     self._finish(waiting.popleft(), (), Failure(reason=last.reason, message=message), peak, now_ms())
                 if not flight:
                     return
-            while waiting and len(flight) < window:
+            while waiting and len(flight) < self._config.parallel:
                 cell = waiting.popleft()
                 kept = earlier.get(cell.planned.cell_id, ())
-                missing = sorted(set(range(cell.planned.n_tips)) - {c.index for c in kept})
-                futures = {i: pool.submit(self._candidate, cell, i) for i in missing}
-                flight.append((cell, kept, futures, now_ms()))
-            cell, kept, futures, began = flight.popleft()
-            peak = self._watch_memory(futures, peak)
-            candidates, failure = self._gather(cell, kept, futures, block)
-            self._finish(cell, candidates, failure, peak, began)
-            failures = [*failures, failure] if failure else []
-            if failure is not None and failure.reason == "EngineUnreachable":
-                left = len(waiting) + len(flight)
-                raise EngineUnreachable(
-                    f"{failure.message} {left} cells of {block.model} are left; the same command resumes."
-                )
+                flight[pool.submit(self._fill, cell, kept, block)] = cell
+            done, peak = self._await(flight, peak)
+            for future in done:
+                cell, filled = flight.pop(future), future.result()
+                self._finish(cell, filled.candidates, filled.failure, peak, filled.began_ms)
+                failures = [*failures, filled.failure] if filled.failure else []
+                if filled.failure is not None and filled.failure.reason == "EngineUnreachable":
+                    left = len(waiting) + len(flight)
+                    raise EngineUnreachable(
+                        f"{filled.failure.message} {left} cells of {block.model} are left; the same command resumes."
+                    )
+
+    def _await(
+        self, flight: Mapping[Future[_Filled], _Cell], peak: int | None
+    ) -> tuple[list[Future[_Filled]], int | None]:
+        """The cells that are done, at least one; and the peak of memory, read once while the engine is at work."""
+        done, _ = wait(flight, timeout=WATCH_AFTER_S, return_when=FIRST_COMPLETED)
+        peak = self._watch_memory(peak)
+        if not done:
+            done, _ = wait(flight, return_when=FIRST_COMPLETED)
+        return [future for future in flight if future in done], peak
 
     def _patience(self, failures: Sequence[Failure]) -> int:
         """Failures in a row to bear: what does not fit in memory or is not there will not get better."""
@@ -435,12 +455,8 @@ class _Collector:
             return 1
         return GIVE_UP_AFTER
 
-    def _candidate(self, cell: _Cell, index: int) -> Generation:
-        return self._engine.generate(cell.planned.model, cell.messages, self._options, self._config.seed + index)
-
-    def _watch_memory(self, futures: Mapping[int, Future[Generation]], peak: int | None) -> int | None:
-        """The largest size that the engine reports; read while the cell's later candidates are still being written."""
-        wait(futures.values(), return_when=FIRST_COMPLETED)
+    def _watch_memory(self, peak: int | None) -> int | None:
+        """The largest size that the engine has reported so far."""
         try:
             residents = self._engine.resident()
         except TipbenchError:
@@ -450,32 +466,33 @@ class _Collector:
         sizes = [r.size_bytes for r in residents if r.size_bytes is not None]
         return max([*sizes, *([peak] if peak is not None else [])], default=None)
 
-    def _gather(
-        self, cell: _Cell, kept: Sequence[Candidate], futures: Mapping[int, Future[Generation]], block: _Block
-    ) -> tuple[tuple[Candidate, ...], Failure | None]:
-        """All candidates of a cell, and the first failure among them, if any."""
-        candidates, failure, lost = list(kept), None, 0
-        for index, future in futures.items():
-            if failure is not None and future.cancel():
-                lost += 1
-                continue
+    def _fill(self, cell: _Cell, kept: Sequence[Candidate], block: _Block) -> _Filled:
+        """The candidates that a cell still lacks, one after the other; stops at the first that fails."""
+        began = now_ms()
+        candidates = list(kept)
+        failure = None
+        for index in sorted(set(range(cell.planned.n_tips)) - {c.index for c in kept}):
+            if self._stopping.is_set():
+                break
+            seed = self._config.seed + index
             try:
-                generation = future.result()
+                generation = self._engine.generate(cell.planned.model, cell.messages, self._options, seed)
             except EngineUnreachable as error:
-                failure, lost = Failure(reason="EngineUnreachable", message=str(error)), lost + 1
+                failure = Failure(reason="EngineUnreachable", message=str(error))
+                break
             except GenerationError as error:
-                failure, lost = failure or self._explain(error, block), lost + 1
-            else:
-                candidates.append(_as_candidate(index, self._config.seed + index, generation))
-                with self._tally.lock:
-                    self._tally.generations += 1
-                    self._tally.engine_s += generation.total_s or generation.wall_s
+                failure = self._explain(error, block)
+                break
+            candidates.append(_as_candidate(index, seed, generation))
+            with self._tally.lock:
+                self._tally.generations += 1
+                self._tally.engine_s += generation.total_s or generation.wall_s
         candidates.sort(key=lambda c: c.index)
         if failure is not None and candidates:
-            failure = replace_message(
-                failure, f"{failure.message} ({lost} of {cell.planned.n_tips} candidates missing)"
-            )
-        return tuple(candidates), failure
+            missing = cell.planned.n_tips - len(candidates)
+            words = f"{failure.message} ({missing} of {cell.planned.n_tips} candidates missing)"
+            failure = failure.model_copy(update={"message": words})
+        return _Filled(tuple(candidates), failure, began)
 
     def _explain(self, error: GenerationError, block: _Block) -> Failure:
         message = str(error)
@@ -527,11 +544,6 @@ class _Collector:
         else:
             line = f"{name}: failed, {failure.reason}: {failure.message}"
             self._on_event(Event("failed", line, total=self._total, done=self._done))
-
-
-def replace_message(failure: Failure, message: str) -> Failure:
-    """The failure with other words."""
-    return failure.model_copy(update={"message": message})
 
 
 def _as_candidate(index: int, seed: int, generation: Generation) -> Candidate:
