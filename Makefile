@@ -34,7 +34,7 @@ demo: install ## the main job, on the embedded model: collect, judge (baseline),
 	  --mlflow-url $(DEMO)/store --spool $(DEMO)/spool --judge baseline --out $(DEMO)
 
 test: install ## everything that needs no cluster; says what it left out and why
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PYTEST)
 
 lint: install ## style, formatting, and who may import whom
 	$(BIN)/ruff check .

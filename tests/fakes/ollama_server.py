@@ -22,7 +22,7 @@ WORDS = "take one small step now: set a timer, put the phone away, drink water, 
 
 @dataclass
 class Fault:
-    """One failure. `kind`: hang, hang_midstream, error_midstream, garbage, empty, thinking_only, truncated, reset,
+    """One failure. `kind`: hang, hang_midstream, hang_at_end, error_midstream, garbage, empty, thinking_only, truncated, reset,
     wrong_types, nan, deep, not_gzip, no_think, or `http` with `status` and `error`."""
 
     kind: str
@@ -251,9 +251,9 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [(c if isinstance(c, str) else json.dumps(c)) + "\n" for c in chunks]
         self.wfile.write(b"".join(b"%x\r\n%s\r\n" % (len(d), d) for d in (line.encode() for line in lines)))
         self.wfile.flush()
-        if kind == "hang_midstream":
+        if kind in ("hang_midstream", "hang_at_end"):
             time.sleep(30)
-        if kind in ("reset", "hang_midstream"):
+        if kind in ("reset", "hang_midstream", "hang_at_end"):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
             return
