@@ -392,7 +392,9 @@ def _same_export(read: Callable[[Any], Any], file: Any, export_id: str) -> bool:
 
 
 @cli.command(epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi")
-@config_options("models", "engine", "ollama_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread")
+@config_options(
+    "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
+)
 @json_option
 def models(config: Config, as_json: bool) -> None:
     """What the engine has: parameters, quantisation, size, estimated memory, and the policy's verdict."""

@@ -13,8 +13,10 @@ import httpx
 import pytest
 
 from tests.conftest import Tipbench
-from tests.integration.conftest import OllamaServer
+from tests.integration.conftest import OllamaServer, smollm2
+from tipbench.engines import gguf
 from tipbench.engines.base import ModelMissing, Options
+from tipbench.engines.gguf import read_header
 from tipbench.engines.ollama import OllamaEngine
 from tipbench.policy import RUNTIME_OVERHEAD
 
@@ -161,3 +163,45 @@ def test_the_estimate_is_near_what_the_server_says(
     estimate = next(r["estimated_memory_bytes"] for r in rows if r["model"] == "smollm2:135m")
     # The server counts weights and KV cache; what its two processes take beyond is the policy's overhead.
     assert resident.size_bytes == pytest.approx(estimate - RUNTIME_OVERHEAD, rel=0.05)
+
+
+def with_parameter_count(source: Path, target: Path, parameters: int) -> None:
+    """A copy of a GGUF file that states another `general.parameter_count`; everything else stays."""
+    key = b"general.parameter_count"
+    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 10, parameters)
+    with source.open("rb") as file:
+        file.seek(8)
+        n_tensors, n_keys = struct.unpack("<QQ", file.read(16))
+        for _ in range(n_keys):
+            gguf._string(file)
+            gguf._value(file, gguf._scalar(file, "<I"))
+        for _ in range(n_tensors):
+            gguf._tensor_size(file)
+        end = file.tell()
+        file.seek(0)
+        head = file.read(end)
+        file.seek(-(-end // 32) * 32)
+        weights = file.read()
+    described = head[:16] + struct.pack("<Q", n_keys + 1) + entry + head[24:]
+    target.write_bytes(described + bytes(-len(described) % 32) + weights)
+
+
+def test_a_model_over_the_limit_is_refused_by_the_count_that_the_server_states(
+    tipbench: Tipbench, ollama: OllamaServer, tmp_path: Path
+) -> None:
+    big = tmp_path / "big.gguf"
+    with_parameter_count(smollm2(), big, 4_299_915_632)
+    assert read_header(big).parameters == 4_299_915_632
+    # Its tag promises nothing, so only the fact can give it away.
+    ollama.create("harmless:latest", f"FROM {big}\n")
+    before = ollama.loads()
+    done = tipbench(
+        "collect", "--models", "harmless,smollm2:135m", "--prompts", "v1", "--n-scenarios", 1, "--n-tips", 1, "--num-predict", 5,
+        "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store", "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "harmless has 4.30 billion parameters (4,299,915,632), over the limit of 4 billion" in done.stderr
+    assert json.loads(done.stdout)["collected"] == 1 and list(json.loads(done.stdout)["refused"]) == ["harmless"]
+    assert ollama.loads() - before == 1
+    alone = tipbench("collect", "--models", "harmless", "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store")
+    assert alone.returncode == 3

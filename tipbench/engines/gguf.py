@@ -54,7 +54,7 @@ def read_header(path: Path) -> GgufHeader:
             counted = sum(_tensor_size(file) for _ in range(n_tensors))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or 'cannot be read'}") from error
-    except (struct.error, UnicodeDecodeError, KeyError, MemoryError, OverflowError) as error:
+    except (EOFError, struct.error, KeyError, MemoryError, OverflowError) as error:
         raise InputError(f"{path}: the GGUF header is broken or cut off") from error
     stated = metadata.get("general.parameter_count")
     return GgufHeader(metadata, stated if isinstance(stated, int) and stated > 0 else counted)
@@ -87,7 +87,11 @@ def _scalar(file: BinaryIO, form: str) -> Any:
 
 
 def _string(file: BinaryIO) -> str:
-    return file.read(_scalar(file, "<Q")).decode("utf-8", errors="replace")
+    length = _scalar(file, "<Q")
+    data = file.read(length)
+    if len(data) < length:
+        raise EOFError
+    return data.decode("utf-8", errors="replace")
 
 
 def _value(file: BinaryIO, kind: int) -> Any:
