@@ -185,11 +185,11 @@ def _run(
         done = {cell_id for cell_id, run in known.items() if run.status == "FINISHED"}
         skipped = sum(c.planned.cell_id in done for c in plan)
         planned = {c.planned.cell_id for c in plan}
-        partial: dict[str, tuple[Candidate, ...]] = {}
+        partial = journal.noted()
         for result in journal.entries():
             if result.failure is not None and result.cell_id in planned - done:
                 # It is tried again right now; what it did get is kept.
-                partial[result.cell_id] = result.candidates
+                partial = _merged(partial, {result.cell_id: result.candidates})
             else:
                 writer.put(result)
                 done.add(result.cell_id)
@@ -197,7 +197,7 @@ def _run(
         before = len(plan) - len(todo)
         on_event(Event("start", f"{len(plan)} cells, {before} done before", total=len(plan), done=before))
         collector = _Collector(config, engine, journal, writer, tally, collection_id, on_event, len(plan), before)
-        earlier = _earlier_candidates(store, known, todo) | partial
+        earlier = _merged(_earlier_candidates(store, known, todo), partial)
         for block in blocks:
             collector.block(block, [c for c in todo if c.planned.model == block.model], earlier)
         writer.close()
@@ -323,6 +323,15 @@ def _earlier_candidates(
     return {result.cell_id: result.candidates for result in store.results(partial)}
 
 
+def _merged(*sources: Mapping[str, Sequence[Candidate]]) -> dict[str, tuple[Candidate, ...]]:
+    """cell id -> its candidates from all sources, each index once."""
+    found: dict[str, dict[int, Candidate]] = {}
+    for source in sources:
+        for cell_id, candidates in source.items():
+            found.setdefault(cell_id, {}).update({c.index: c for c in candidates})
+    return {cell_id: tuple(by_index.values()) for cell_id, by_index in found.items()}
+
+
 # -- generating ----------------------------------------------------------------------------------
 
 
@@ -385,7 +394,7 @@ class _Collector:
     def _make_room(self, model: str) -> None:
         """At most one model in memory: whatever else is loaded goes first."""
         for resident in self._engine.resident():
-            if resident.name != model:
+            if resident.name not in (model, f"{model}:latest"):
                 self._on_event(Event("note", f"freeing {resident.name}, which was still loaded"))
                 self._engine.unload(resident.name)
 
@@ -484,6 +493,7 @@ class _Collector:
                 failure = self._explain(error, block)
                 break
             candidates.append(_as_candidate(index, seed, generation))
+            self._journal.note(cell.planned.cell_id, candidates[-1])
             with self._tally.lock:
                 self._tally.generations += 1
                 self._tally.engine_s += generation.total_s or generation.wall_s

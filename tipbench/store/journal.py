@@ -1,6 +1,6 @@
-"""A write-ahead journal: a finished cell is on disk before MLflow is asked, and leaves when MLflow has it.
+"""A write-ahead journal: a candidate is on disk when it is made, a finished cell leaves when MLflow has it.
 
-So neither a killed process nor an MLflow that is away costs a generation.
+So neither a killed process nor an MLflow that is away costs more than the answer in hand.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from tipbench.errors import InputError
-from tipbench.store.records import CellResult
+from tipbench.store.records import Candidate, CellResult
 
 
 class Journal:
@@ -53,14 +53,24 @@ class Journal:
         """Let others use the folder."""
         self._lock.close()
 
+    def note(self, cell_id: str, candidate: Candidate) -> None:
+        """Put one candidate of an unfinished cell on disk. One append, so that a kill tears at most its own line."""
+        with (self.folder / f"{cell_id}.candidates").open("ab") as file:
+            file.write(candidate.model_dump_json().encode() + b"\n")
+
+    def noted(self) -> dict[str, tuple[Candidate, ...]]:
+        """cell id -> the candidates that an interrupted run had made."""
+        return {path.stem: tuple(_candidates(path)) for path in sorted(self.folder.glob("*.candidates"))}
+
     def add(self, result: CellResult) -> None:
-        """Put a cell on disk, whole or not at all."""
+        """Put a cell on disk, whole or not at all; it takes the place of its candidates."""
         part = self.folder / f".{result.cell_id}.{os.getpid()}.part"
         with part.open("wb") as file:
             file.write(result.model_dump_json().encode())
             file.flush()
             os.fsync(file.fileno())
         part.replace(self._path(result.cell_id))
+        (self.folder / f"{result.cell_id}.candidates").unlink(missing_ok=True)
 
     def remove(self, cell_id: str) -> None:
         """The store has the cell now."""
@@ -79,3 +89,16 @@ class Journal:
 
     def _path(self, cell_id: str) -> Path:
         return self.folder / f"{cell_id}.json"
+
+
+def _candidates(path: Path) -> Iterator[Candidate]:
+    """The whole lines of a file, each index once."""
+    seen: set[int] = set()
+    for line in path.read_bytes().splitlines():
+        try:
+            candidate = Candidate.model_validate_json(line)
+        except ValidationError:
+            continue
+        if candidate.index not in seen:
+            seen.add(candidate.index)
+            yield candidate
