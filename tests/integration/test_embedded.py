@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +15,7 @@ import pytest
 from tests.conftest import Tipbench
 from tests.integration.conftest import smollm2
 from tipbench.engines.base import BrokenAnswer, ModelMissing, Options
-from tipbench.engines.embedded import EmbeddedEngine
+from tipbench.engines.embedded import EmbeddedEngine, free_cores
 from tipbench.engines.gguf import read_header
 from tipbench.errors import InputError
 
@@ -69,6 +73,18 @@ def test_a_schema_binds_the_answer(engine: EmbeddedEngine) -> None:
     }
     answer = engine.generate(MODEL, MESSAGES, Options(num_predict=40, num_ctx=512), seed=1, schema=schema)
     assert json.loads(answer.text)["score"] in range(1, 6)
+
+
+def test_threads_are_the_cores_that_others_leave_free() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert 1 <= free_cores() <= cores
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * cores)]
+    try:
+        time.sleep(0.3)
+        assert free_cores() == 1
+    finally:
+        for process in busy:
+            process.kill()
 
 
 def test_what_is_not_there_or_no_model_is_named(engine: EmbeddedEngine, tmp_path: Path) -> None:

@@ -160,8 +160,7 @@ class EmbeddedEngine:
             params.ui = False
             params.endpoint_slots = False
             params.no_perf = False
-            if threads := options.num_thread or self._threads:
-                params.cpuparams.n_threads = threads
+            params.cpuparams.n_threads = options.num_thread or self._threads or free_cores()
             try:
                 self._server = xllamacpp.Server(params)
             except RuntimeError as error:
@@ -246,3 +245,29 @@ def _rss() -> int:
     except OSError:
         return 0
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def free_cores(watch_s: float = 0.25) -> int:
+    """Cores that other processes leave free right now, at least 1.
+
+    llama.cpp's threads wait for each other by spinning: one thread too many makes it several times slower, not a little.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    before = _cpu_times()
+    if before is None:
+        return cores
+    time.sleep(watch_s)
+    after = _cpu_times() or before
+    idle, total = after[0] - before[0], after[1] - before[1]
+    # A core that is mostly free counts; our own sleeping does not.
+    return min(max(round(cores * idle / total), 1), cores) if total else cores
+
+
+def _cpu_times() -> tuple[int, int] | None:
+    """Idle and total ticks of all cores since the machine started; None where /proc/stat is not there."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0]
+    except OSError:
+        return None
+    ticks = [int(field) for field in line.split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
