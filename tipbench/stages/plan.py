@@ -126,7 +126,7 @@ def render(result: PlanResult, console: Console) -> None:
     """The answer in words, then what would make it smaller."""
     console.print(
         f"{result.n_cells} cells x {result.n_scenarios} scenarios x {result.n_tips} tips = {result.candidates} tips; "
-        f"{result.n_judges} judge{'s' * (result.n_judges > 1)} give {result.scores} scores per criterion."
+        f"{result.scores} scores per criterion from {result.n_judges} judge{'s' * (result.n_judges > 1)}."
     )
     if result.difference is None:
         console.print("No difference can be tested: that takes at least two cells and two scenarios.")
