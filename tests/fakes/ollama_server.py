@@ -232,13 +232,13 @@ class _Handler(BaseHTTPRequestHandler):
             chunks = chunks[:1]
         else:
             chunks.append(last)
+        if body.get("keep_alive") == 0:
+            with fake.lock:
+                fake.resident.pop(model, None)
         self._stream(chunks, kind)
         if not kind or kind == "no_think":
             with fake.lock:
                 fake.generations[model, question, seed] += 1
-        if body.get("keep_alive") == 0:
-            with fake.lock:
-                fake.resident.pop(model, None)
         return None
 
     def _stream(self, chunks: list[Any], kind: str) -> None:

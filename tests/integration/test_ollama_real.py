@@ -165,10 +165,11 @@ def test_the_estimate_is_near_what_the_server_says(
     assert resident.size_bytes == pytest.approx(estimate - RUNTIME_OVERHEAD, rel=0.05)
 
 
-def with_parameter_count(source: Path, target: Path, parameters: int) -> None:
-    """A copy of a GGUF file that states another `general.parameter_count`; everything else stays."""
-    key = b"general.parameter_count"
-    entry = struct.pack("<Q", len(key)) + key + struct.pack("<IQ", 10, parameters)
+def with_more_parameters(source: Path, target: Path, n_more: int, elements: int) -> None:
+    """A copy of a GGUF file whose header describes `n_more` tensors more; Ollama counts parameters over tensors.
+
+    They are of the type IQ1_S (50 bytes for 256 weights) and all lie over the same bytes, so the file does not grow.
+    """
     with source.open("rb") as file:
         file.seek(8)
         n_tensors, n_keys = struct.unpack("<QQ", file.read(16))
@@ -182,7 +183,12 @@ def with_parameter_count(source: Path, target: Path, parameters: int) -> None:
         head = file.read(end)
         file.seek(-(-end // 32) * 32)
         weights = file.read()
-    described = head[:16] + struct.pack("<Q", n_keys + 1) + entry + head[24:]
+    iq1_s = 19
+    extra = b"".join(
+        struct.pack("<Q", 7) + f"extra.{i}".encode() + struct.pack("<IQIQ", 1, elements, iq1_s, 0)
+        for i in range(n_more)
+    )
+    described = head[:8] + struct.pack("<Q", n_tensors + n_more) + head[16:] + extra
     target.write_bytes(described + bytes(-len(described) % 32) + weights)
 
 
@@ -190,8 +196,8 @@ def test_a_model_over_the_limit_is_refused_by_the_count_that_the_server_states(
     tipbench: Tipbench, ollama: OllamaServer, tmp_path: Path
 ) -> None:
     big = tmp_path / "big.gguf"
-    with_parameter_count(smollm2(), big, 4_299_915_632)
-    assert read_header(big).parameters == 4_299_915_632
+    with_more_parameters(smollm2(), big, 9, 462_822_400)
+    assert read_header(big).parameters == 134_515_008 + 9 * 462_822_400 == 4_299_916_608
     # Its tag promises nothing, so only the fact can give it away.
     ollama.create("harmless:latest", f"FROM {big}\n")
     before = ollama.loads()
@@ -200,7 +206,7 @@ def test_a_model_over_the_limit_is_refused_by_the_count_that_the_server_states(
         "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store", "--json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "harmless has 4.30 billion parameters (4,299,915,632), over the limit of 4 billion" in done.stderr
+    assert "harmless has 4.30 billion parameters (4,299,916,608), over the limit of 4 billion" in done.stderr
     assert json.loads(done.stdout)["collected"] == 1 and list(json.loads(done.stdout)["refused"]) == ["harmless"]
     assert ollama.loads() - before == 1
     alone = tipbench("collect", "--models", "harmless", "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store")
