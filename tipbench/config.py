@@ -39,12 +39,21 @@ class Config:
     n_scenarios: int = key(0, "Use only the first N scenarios; 0 means all.", minimum=0)
     temperature: float = key(0.7, "Sampling temperature.", minimum=0.0, maximum=2.0)
     experiment: str = key(
-        "tip-bench-auto", "MLflow experiment; its name starts with tip-bench-.", pattern=EXPERIMENT_PATTERN
+        "tip-bench-auto",
+        "MLflow experiment; its name starts with tip-bench-.",
+        pattern=EXPERIMENT_PATTERN,
+        shape="a name is tip-bench- and then letters, digits and . _ -, e.g. tip-bench-auto",
     )
     max_model_b: float = key(
         4.0, "Refuse models with more parameters than this, in billions.", minimum=0.0, exclusive=True
     )
-    ollama_url: str = key("http://localhost:11434", "Where Ollama listens.", pattern=r"^https?://[^\s/]+(/\S*)?$")
+    ollama_url: str = key(
+        "http://localhost:11434",
+        "Where Ollama listens. In a cluster, replicas may stand here, comma-separated; a collection takes one that is free.",
+        pattern=r"^https?://[^\s/,]+(/[^\s,]*)?(,https?://[^\s/,]+(/[^\s,]*)?)*$",
+        shape="write it like http://localhost:11434",
+        many=True,
+    )
     mlflow_url: str = key(
         "",
         "MLflow server (http://...), or a folder for a local store. Default: $MLFLOW_TRACKING_URI, else http://localhost:5000.",
@@ -70,14 +79,18 @@ class Config:
         "60s",
         "How long the engine holds a model between requests; 0 frees it after every request.",
         pattern=r"^(0|[1-9][0-9]*(ms|s|m|h)?)$",
+        shape="write it like 60s, 5m or 0",
     )
     memory_limit: str = key(
         "",
         "Memory the engine may use (e.g. 2Gi); a model whose estimate is above it is refused before it is loaded.",
         pattern=r"^([0-9]+(\.[0-9]+)?([KMGT]i?)?B?)?$",
+        shape="write it like 512Mi or 2Gi",
     )
     scenarios: str = key("", "YAML or JSON file with scenarios of your own.", path=True)
-    prompts_dir: str = key("", "Folder with prompt files of your own (NAME.yaml).", path=True)
+    prompts_dir: str = key(
+        "", "Folder with prompt files of your own (NAME.yaml); --prompts FOLDER takes all of them.", path=True
+    )
     rubric: str = key("", "YAML file with a rubric of your own.", path=True)
     pull: bool = key(False, "Pull models that Ollama does not have yet, if the policy allows them.")
     spool: str = key(
@@ -95,6 +108,11 @@ class Config:
     def prompt_list(self) -> tuple[str, ...]:
         """The prompt names in the order given, without repeats."""
         return split_list(self.prompts)
+
+    @property
+    def ollama_urls(self) -> tuple[str, ...]:
+        """The addresses in `ollama_url`."""
+        return split_list(self.ollama_url)
 
     @property
     def store_url(self) -> str:
@@ -175,7 +193,7 @@ def _check_rules(value: Any, rules: Mapping[str, Any]) -> None:
         raise ValueError(f"{value!r} is not one of {', '.join(rules['choices'])}")
     if value and rules.get("pattern") and not re.fullmatch(rules["pattern"], value):
         shown = SECRET_IN_URL.sub("***@", value)
-        raise ValueError(f"{shown!r} does not fit {rules['pattern']}")
+        raise ValueError(f"{shown!r} does not fit; {rules['shape']}")
 
 
 def json_schema() -> dict[str, Any]:

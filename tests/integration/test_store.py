@@ -119,8 +119,8 @@ def test_scores_are_kept_per_judge_and_applying_again_changes_nothing(store: Sto
 
 def test_an_export_key_is_written_once_and_found_again(store: Store, experiment: str) -> None:
     key = {"items": {"0" * 16: ["run", 0, False, "s", "t"]}}
-    store.save_export(experiment, "e" * 16, key, None)
-    store.save_export(experiment, "e" * 16, key, None)
+    store.save_export(experiment, "e" * 16, key, None, b"{}")
+    store.save_export(experiment, "e" * 16, key, None, b"{}")
     assert store.export_key(experiment, "e" * 16) == key
     assert store.export_key(experiment, "f" * 16) is None
     assert len(list(store._runs(experiment, "export"))) == 1

@@ -10,7 +10,7 @@ from tipbench.errors import InputError
 def open_engine(config: Config) -> Engine:
     """The engine that the configuration asks for by name; nothing falls back to another one.
 
-    Raises InputError when the embedded engine's library is not installed.
+    Of several Ollama addresses it is the first: every replica has the same models. Raises InputError when the embedded engine's library is not installed.
     """
     if config.engine == "embedded":
         try:
@@ -20,4 +20,4 @@ def open_engine(config: Config) -> Engine:
         return EmbeddedEngine(threads=config.num_thread or None)
     from tipbench.engines.ollama import OllamaEngine
 
-    return OllamaEngine(config.ollama_url)
+    return OllamaEngine(config.ollama_urls[0])

@@ -125,6 +125,16 @@ class Engine(Protocol):
         """Release connections and memory."""
 
 
+class Witness(Protocol):
+    """Somebody who can see the machine that the engine runs on."""
+
+    def killed(self, since_ms: int) -> str:
+        """How the engine was killed for its memory since then (milliseconds since the epoch), in words; or nothing."""
+
+    def memory_limit(self) -> int | None:
+        """The engine's memory limit in bytes, where it can be seen."""
+
+
 class EngineUnreachable(UnreachableError):
     """No answer from the engine after all retries. Exit code 5."""
 

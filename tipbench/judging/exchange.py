@@ -9,7 +9,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tipbench.errors import InputError
 
 SCHEMA: Literal["tipbench.exchange/1"] = "tipbench.exchange/1"
 
@@ -51,6 +53,16 @@ class JudgeIdentity(_Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}$")
     kind: Literal["human", "agent", "llm", "baseline"]
     details: dict[str, str] = Field(default_factory=dict, description="Model digest, prompt hash, passes, ...")
+
+
+def identify(name: str, kind: Literal["human", "agent", "llm", "baseline"], source: str) -> JudgeIdentity:
+    """Who scores, from a name that a user gave; `source` says where. Raises InputError for a name that cannot be filed under."""
+    try:
+        return JudgeIdentity(name=name, kind=kind)
+    except ValidationError as error:
+        raise InputError(
+            f"{source} {name!r}: a judge's name has letters, digits and . _ : / @ + - only, at most 80"
+        ) from error
 
 
 class ExchangeItem(_Strict):

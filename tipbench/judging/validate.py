@@ -58,7 +58,7 @@ def parse_exchange(data: bytes, source: str) -> Exchange:
     raw = _parse(text, source)
     shape = list(_shape_faults(raw))
     if any(depth_exceeded for *_, depth_exceeded in shape):
-        raise _error(source, [f"{pointer}: {words}" for pointer, words, _ in shape])
+        raise refuse(source, [f"{pointer}: {words}" for pointer, words, _ in shape])
     faults = [f"{pointer}: {words}" for pointer, words, _ in shape]
     exchange = None
     try:
@@ -67,11 +67,12 @@ def parse_exchange(data: bytes, source: str) -> Exchange:
         faults += [_schema_fault(detail) for detail in error.errors(include_url=False)]
     faults += _meaning_faults(raw)
     if faults or exchange is None:
-        raise _error(source, list(dict.fromkeys(faults)))
+        raise refuse(source, list(dict.fromkeys(faults)))
     return exchange
 
 
-def _error(source: str, faults: list[str]) -> InputError:
+def refuse(source: str, faults: list[str]) -> InputError:
+    """The error that lists the faults, the first MAX_FAULTS of them."""
     shown = faults[:MAX_FAULTS]
     if len(faults) > MAX_FAULTS:
         shown.append(f"and {len(faults) - MAX_FAULTS} more")
@@ -80,11 +81,11 @@ def _error(source: str, faults: list[str]) -> InputError:
 
 def _decode(data: bytes, source: str) -> str:
     if not data.strip():
-        raise _error(source, [": the file is empty"])
+        raise refuse(source, [": the file is empty"])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _error(
+        raise refuse(
             source, [f": not UTF-8 text (byte {error.start}: 0x{data[error.start]:02x}); save it as UTF-8"]
         ) from error
 
@@ -94,11 +95,11 @@ def _parse(text: str, source: str) -> Any:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_NotANumber)
     except json.JSONDecodeError as error:
         words = f"not JSON (line {error.lineno}, column {error.colno}: {error.msg}){_guess(text)}"
-        raise _error(source, [f": {words}"]) from error
+        raise refuse(source, [f": {words}"]) from error
     except RecursionError as error:
-        raise _error(source, [f": nested more than {MAX_DEPTH} deep; this is no exchange file"]) from error
+        raise refuse(source, [f": nested more than {MAX_DEPTH} deep; this is no exchange file"]) from error
     except ValueError as error:  # Python refuses to turn thousands of digits into an int.
-        raise _error(source, [f": a number is too long to be one ({error})"]) from error
+        raise refuse(source, [f": a number is too long to be one ({error})"]) from error
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
@@ -279,16 +280,22 @@ def check_against(
 # -- writing -------------------------------------------------------------------------------------
 
 
-def write_exchange(exchange: Exchange, path: Path) -> None:
-    """Write the file, whole or not at all; keys in a stable order, nulls where a judge shall write."""
+def exchange_bytes(exchange: Exchange) -> bytes:
+    """The file's content: keys in a stable order, nulls where a judge shall write."""
     body = exchange.model_dump(mode="json", by_alias=True)
     for item in body["items"]:
         if item["scored_at"] is None:
             del item["scored_at"]
+    return (json.dumps(body, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def write_exchange(exchange: Exchange, path: Path) -> None:
+    """Write the file, whole or not at all."""
+    content = exchange_bytes(exchange)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(json.dumps(body, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.write_bytes(content)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -31,6 +31,7 @@ from tipbench.engines.base import (
     ModelMissing,
     Options,
     OutOfMemory,
+    Witness,
 )
 from tipbench.errors import AllRefusedError, InputError, TipbenchError, UnreachableError
 from tipbench.judging.checks import check, clean
@@ -75,6 +76,8 @@ class CollectResult:
     collected: int
     failed: Mapping[str, int]
     """reason -> cells"""
+    why: Mapping[str, str]
+    """reason -> the first such failure in words"""
     refused: Mapping[str, str]
     """model -> why"""
     generations: int
@@ -118,15 +121,20 @@ class _Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
     collected: int = 0
     failed: dict[str, int] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
     generations: int = 0
     engine_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
 
 def run(
-    config: Config, engine: Engine, store: Store, on_event: Callable[[Event], None] = lambda event: None
+    config: Config,
+    engine: Engine,
+    store: Store,
+    on_event: Callable[[Event], None] = lambda event: None,
+    witness: Witness | None = None,
 ) -> CollectResult:
-    """Fill every cell of the configuration that is not filled yet.
+    """Fill every cell of the configuration that is not filled yet. `witness` knows why the engine died, where one can.
 
     Raises InputError (catalog, options), AllRefusedError (the policy refused every model), UnreachableError
     (the engine or MLflow is away; everything generated so far is in MLflow or in the journal). Cells that failed
@@ -140,7 +148,7 @@ def run(
     journal = Journal(config.spool, store.where, config.experiment)
     journal.hold()
     try:
-        return _run(config, engine, store, on_event, journal, prompts, scenarios, started)
+        return _run(config, engine, store, on_event, witness, journal, prompts, scenarios, started)
     finally:
         journal.release()
 
@@ -150,6 +158,7 @@ def _run(
     engine: Engine,
     store: Store,
     on_event: Callable[[Event], None],
+    witness: Witness | None,
     journal: Journal,
     prompts: Sequence[Prompt],
     scenarios: Sequence[Scenario],
@@ -158,12 +167,10 @@ def _run(
     """`run`, with the journal held."""
     info = engine.info()
     blocks, refused = _gate(config, engine, on_event)
-    if not blocks:
-        raise AllRefusedError("every model was refused:\n" + "\n".join(f"  {reason}" for reason in refused.values()))
     plan = [cell for block in blocks for cell in _plan(config, block, prompts, scenarios)]
     experiment_id = store.ensure_experiment(config.experiment)
     known = store.cell_runs(experiment_id)
-    collection_id = _collection_id(config, plan)
+    collection_id = _collection_id(config, plan, refused)
     receipt = {
         "tipbench": __version__,
         "engine": asdict(info),
@@ -178,7 +185,12 @@ def _run(
         "cpus": str(os.cpu_count()),
         "python": platform.python_version(),
     }
-    parent = store.begin_collection(experiment_id, collection_id, [c.planned for c in plan], receipt, refused)
+    label = os.environ.get("TIPBENCH_RUN", "")
+    parent = store.begin_collection(experiment_id, collection_id, [c.planned for c in plan], receipt, refused, label)
+    if not blocks:
+        # The refusal is kept all the same: whoever compares later is told why these models are not there.
+        store.end_collection(parent, "FAILED", {"cells_collected": 0})
+        raise AllRefusedError("every model was refused:\n" + "\n".join(f"  {reason}" for reason in refused.values()))
     tally = _Tally()
     writer = _Writer(store, journal, experiment_id, parent.run_id, known, tally, on_event)
     try:
@@ -196,7 +208,9 @@ def _run(
         todo = [c for c in plan if c.planned.cell_id not in done]
         before = len(plan) - len(todo)
         on_event(Event("start", f"{len(plan)} cells, {before} done before", total=len(plan), done=before))
-        collector = _Collector(config, engine, journal, writer, tally, collection_id, on_event, len(plan), before)
+        collector = _Collector(
+            config, engine, witness, journal, writer, tally, collection_id, on_event, len(plan), before
+        )
         earlier = _merged(_earlier_candidates(store, known, todo), partial)
         for block in blocks:
             collector.block(block, [c for c in todo if c.planned.model == block.model], earlier)
@@ -218,6 +232,7 @@ def _run(
         skipped=skipped,
         collected=tally.collected,
         failed=dict(tally.failed),
+        why=dict(tally.why),
         refused=refused,
         generations=tally.generations,
         wall_s=wall_s,
@@ -309,9 +324,10 @@ def _plan(config: Config, block: _Block, prompts: Sequence[Prompt], scenarios: S
             yield _Cell(planned, scenario, prompt.messages(scenario), params)
 
 
-def _collection_id(config: Config, plan: Sequence[_Cell]) -> str:
-    """The same plan resumes the same collection."""
-    return sha256("\n".join([config.experiment, *(c.planned.cell_id for c in plan)]).encode()).hexdigest()[:16]
+def _collection_id(config: Config, plan: Sequence[_Cell], refused: Mapping[str, str]) -> str:
+    """The same plan resumes the same collection; one that is all refusals is known by the refused models."""
+    parts = [c.planned.cell_id for c in plan] or sorted(refused)
+    return sha256("\n".join([config.experiment, *parts]).encode()).hexdigest()[:16]
 
 
 def _earlier_candidates(
@@ -342,6 +358,7 @@ class _Collector:
         self,
         config: Config,
         engine: Engine,
+        witness: Witness | None,
         journal: Journal,
         writer: _Writer,
         tally: _Tally,
@@ -352,6 +369,7 @@ class _Collector:
     ) -> None:
         self._config = config
         self._engine = engine
+        self._witness = witness
         self._journal = journal
         self._writer = writer
         self._tally = tally
@@ -486,11 +504,8 @@ class _Collector:
             seed = self._config.seed + index
             try:
                 generation = self._engine.generate(cell.planned.model, cell.messages, self._options, seed)
-            except EngineUnreachable as error:
-                failure = Failure(reason="EngineUnreachable", message=str(error))
-                break
-            except GenerationError as error:
-                failure = self._explain(error, block)
+            except (EngineUnreachable, GenerationError) as error:
+                failure = self._explain(error, block, began)
                 break
             candidates.append(_as_candidate(index, seed, generation))
             self._journal.note(cell.planned.cell_id, candidates[-1])
@@ -504,10 +519,18 @@ class _Collector:
             failure = failure.model_copy(update={"message": words})
         return _Filled(tuple(candidates), failure, began)
 
-    def _explain(self, error: GenerationError, block: _Block) -> Failure:
+    def _explain(self, error: EngineUnreachable | GenerationError, block: _Block, began_ms: int) -> Failure:
+        """The failure in words. A kill for memory has two faces: Ollama says that its runner was killed, or Ollama is gone."""
         message = str(error)
+        if not isinstance(error, OutOfMemory) and self._witness is not None:
+            death = self._witness.killed(began_ms)
+            if death:
+                error, message = OutOfMemory(death), f"{block.model} does not fit in memory. {death}"
+        if isinstance(error, EngineUnreachable):
+            return Failure(reason="EngineUnreachable", message=message)
         if isinstance(error, OutOfMemory):
-            limit = format_bytes(self._limit) if self._limit is not None else "not stated (--memory-limit)"
+            bound = self._limit if self._witness is None else (self._witness.memory_limit() or self._limit)
+            limit = format_bytes(bound) if bound is not None else "not stated (--memory-limit)"
             need = format_bytes(block.estimate.total) if block.estimate else "unknown"
             message = f"{message} Memory limit: {limit}; estimated need of {block.model}: {need}."
         return Failure(reason=error.reason, message=message)
@@ -667,5 +690,7 @@ class _Writer:
             if result.failure is None:
                 self._tally.collected += 1
             else:
-                self._tally.failed[result.failure.reason] = self._tally.failed.get(result.failure.reason, 0) + 1
+                reason = result.failure.reason
+                self._tally.failed[reason] = self._tally.failed.get(reason, 0) + 1
+                self._tally.why.setdefault(reason, result.failure.message)
         self._on_event(Event("saved", f"{result.model} | {result.prompt} | {result.scenario}"))

@@ -7,6 +7,7 @@ scenarios, so that a scenario counts once however many candidates it has. `stats
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -53,6 +54,7 @@ class CompareResult:
     markdown: str
     html: str
     run_id: str
+    """The leaderboard's run in MLflow; empty when it was not kept."""
 
 
 @dataclass
@@ -72,8 +74,9 @@ def run(
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
     seed: int = 0,
+    keep: bool = True,
 ) -> CompareResult:
-    """Rank the experiment's cells, and keep the outcome in MLflow.
+    """Rank the experiment's cells, and (unless `keep` is false) keep the outcome in MLflow.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. Raises InputError for an unknown
@@ -121,19 +124,17 @@ def run(
         judges=summaries,
         agreement=agreement,
         warnings=tuple(warnings),
-        refused=tuple(
-            Refusal(model=m, reason=r)
-            for m, r in sorted({k: v for c in collections for k, v in c.refused.items()}.items())
-        ),
+        refused=_refused(collections, {cell.model for cell in cells}),
         receipt=_receipt(collections),
         cells=tuple(rows),
     )
     markdown = to_markdown(leaderboard)
     html = to_html(leaderboard, _examples(store, cells, records))
-    state = _state(cells, records, leaderboard)
+    if not keep:
+        return CompareResult(leaderboard, markdown, html, "")
     run_id = store.save_leaderboard(
         experiment_id,
-        state,
+        _state(cells, records, leaderboard),
         {
             "leaderboard.json": (leaderboard.model_dump_json(by_alias=True, indent=2) + "\n").encode(),
             "leaderboard.md": markdown.encode(),
@@ -156,8 +157,8 @@ def _weights(rubric: Rubric, weights: Mapping[str, float] | None) -> dict[str, f
     if unknown:
         raise InputError(f"--weights: no criterion {', '.join(unknown)}; the rubric has {', '.join(known)}")
     total = sum(chosen.get(c, 0.0) for c in known)
-    if total <= 0 or min(chosen.values()) < 0:
-        raise InputError("--weights: weights must not be negative, and one must be positive")
+    if not math.isfinite(total) or total <= 0 or min(chosen.values()) < 0:
+        raise InputError("--weights: weights must be numbers, none below 0, and one above it")
     return {c: chosen.get(c, 0.0) / total for c in known}
 
 
@@ -223,6 +224,12 @@ def _group(
         for all_scores in per_candidate.values():
             group.by_scenario[cell.scenario].append(tuple(statistics.fmean(s) for s in zip(*all_scores, strict=True)))
     return groups
+
+
+def _refused(collections: Sequence[Collection], collected: set[str]) -> tuple[Refusal, ...]:
+    """The models that the policy turned away and that no other collection, under another limit, let in."""
+    reasons = {model: reason for one in collections for model, reason in one.refused.items()}
+    return tuple(Refusal(model=m, reason=r) for m, r in sorted(reasons.items()) if m not in collected)
 
 
 def _expected(collections: Sequence[Collection], cells: Sequence[CellRecord]) -> dict[Key, dict[str, int]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tipbench.catalog import Rubric
+from tipbench.errors import InputError
 from tipbench.judging.blinding import blind, export_id, mask_names
-from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric
+from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
+from tipbench.judging.validate import exchange_bytes
 from tipbench.store import Store
 from tipbench.store.records import CellRecord
 
@@ -32,14 +35,20 @@ def run(
     judge: str | None = None,
     seed: int = 0,
     repeats: float = 0.05,
+    expect: Sequence[str] = (),
 ) -> ExportResult:
     """An exchange file with every candidate that `judge` (or, if None, any judge) has not scored under `rubric`.
 
     `repeats` is the share of items shown twice. The same call on the same state gives the same file. Raises
-    InputError when there is no such experiment.
+    InputError when there is no such experiment, or when `expect` names models and none of them has a finished cell.
     """
+    if judge is not None:
+        identify(judge, "human", "--judge")
     experiment_id = store.require_experiment(experiment)
-    cells = [cell for cell in store.cells(experiment_id) if cell.finished]
+    found = store.cells(experiment_id)
+    cells = [cell for cell in found if cell.finished]
+    if expect and not any(cell.model in expect for cell in cells):
+        raise _nothing_to_judge(experiment, found, expect)
     pending = [(cell, sorted(set(range(cell.n_candidates)) - judged(cell, rubric.hash, judge))) for cell in cells]
     pending = [(cell, indices) for cell, indices in pending if indices]
     results = dict(zip((c.run.run_id for c, _ in pending), store.results(c.run for c, _ in pending), strict=True))
@@ -81,7 +90,7 @@ def run(
             b.item_id: [b.run_id, b.index, b.repeat, i.scenario, i.tip] for b, i in zip(blinded, items, strict=True)
         },
     }
-    store.save_export(experiment_id, exchange.export_id, key, judge)
+    store.save_export(experiment_id, exchange.export_id, key, judge, exchange_bytes(exchange))
     return ExportResult(
         exchange=exchange,
         n_items=len(items),
@@ -89,6 +98,16 @@ def run(
         n_cells=len(pending),
         n_candidates=sum(c.n_candidates for c in cells),
     )
+
+
+def _nothing_to_judge(experiment: str, cells: Sequence[CellRecord], expect: Sequence[str]) -> InputError:
+    """Says of each model why there is nothing of it."""
+    faults = []
+    for model in expect:
+        failures = [cell.failure for cell in cells if cell.model == model and cell.failure is not None]
+        words = f"{len(failures)} cells failed: {failures[0].message}" if failures else "no cell was collected"
+        faults.append(f"{model}: {words}")
+    return InputError(f"{experiment} has nothing to judge; collect again once this is mended", tuple(faults))
 
 
 def judged(cell: CellRecord, rubric_hash: str, judge: str | None) -> set[int]:

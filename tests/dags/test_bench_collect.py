@@ -1,0 +1,259 @@
+"""The DAG file in a real Airflow: parameters, mapping, pool, pods, rules, and what it says when a pod fails."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tipbench.config import json_schema
+
+pytestmark = pytest.mark.dags
+
+ONLY_HERE = {"judge", "judge_model", "judge_timeout_hours", "collect_memory"}
+DEFAULTS_OF_THE_CLUSTER = {"ollama_url", "mlflow_url"}
+
+
+# -- parameters ----------------------------------------------------------------------------------
+
+
+def test_it_loads_without_errors_and_without_tipbench(dagbag: Any) -> None:
+    assert dagbag.import_errors == {}
+    assert list(dagbag.dags) == ["bench_collect"]
+    text = Path(dagbag.dags["bench_collect"].fileloc).read_text()
+    assert "import tipbench" not in text and "from tipbench" not in text
+
+
+def test_the_contracts_keys_and_defaults_are_those_of_the_command_line(dag: Any) -> None:
+    schema = json_schema()["properties"]
+    for name in set(dag.params) - ONLY_HERE:
+        ours = dag.params.get_param(name)
+        assert ours.schema["type"] == schema[name]["type"], name
+        for rule in ("minimum", "maximum", "exclusiveMinimum"):
+            assert ours.schema.get(rule) == schema[name].get(rule), (name, rule)
+        if name not in DEFAULTS_OF_THE_CLUSTER:
+            assert ours.value == schema[name]["default"], name
+        assert ours.description, name
+    contract = {"models", "prompts", "n_tips", "n_scenarios", "temperature", "experiment", "max_model_b"}
+    assert contract | DEFAULTS_OF_THE_CLUSTER <= set(dag.params)
+
+
+def test_the_two_urls_default_to_what_the_chart_says(dag: Any) -> None:
+    assert dag.params["mlflow_url"] == "http://mlflow:5000/mlflow"
+    assert "ollama-1.ollama-headless" in dag.params["ollama_url"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_tips", 0),
+        ("n_tips", 2.5),
+        ("n_tips", "5"),
+        ("n_scenarios", -1),
+        ("temperature", 2.1),
+        ("experiment", "my-experiment"),
+        ("experiment", "tip-bench-../x"),
+        ("max_model_b", 0),
+        ("models", ""),
+        ("models", "{{ conf }}"),
+        ("ollama_url", "ollama:11434"),
+        ("mlflow_url", "file:///etc"),
+        ("judge", "somebody"),
+        ("judge_model", "anthropic:x"),
+        ("judge_timeout_hours", 0),
+        ("collect_memory", "lots"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_runs(dag: Any, name: str, value: Any) -> None:
+    from airflow.sdk.exceptions import AirflowException
+
+    with pytest.raises((AirflowException, ValueError)):
+        copy.copy(dag.params.get_param(name)).resolve(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("models", "qwen2.5:0.5b, hf.co/org/model:Q4_K_M"),
+        ("judge_model", "ollama:qwen2.5:1.5b"),
+        ("collect_memory", "256Mi,llama3.2:3b=1Gi"),
+        ("keep_alive", "0"),
+        ("n_scenarios", 2),
+    ],
+)
+def test_a_right_value_is_taken(dag: Any, name: str, value: Any) -> None:
+    assert copy.copy(dag.params.get_param(name)).resolve(value) == value
+
+
+# -- shape ---------------------------------------------------------------------------------------
+
+
+def test_the_tasks_and_their_order(dag: Any) -> None:
+    assert set(dag.task_ids) == {
+        *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare")
+    }
+    assert dag.get_task("collect").upstream_task_ids == {"plan"}
+    assert dag.get_task("export_for_judge").upstream_task_ids == {"plan", "collect"}
+    assert dag.get_task("compare").upstream_task_ids == {"pick_judge", "judge", "await_scores"}
+    assert dag.schedule is None
+
+
+def test_collect_is_mapped_over_models_in_the_pool_of_replicas(dag: Any) -> None:
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    collect = dag.get_task("collect")
+    assert isinstance(collect, MappedOperator)
+    assert collect.pool == "ollama" == dag.get_task("judge").pool
+    assert dag.get_task("compare").pool == "default_pool"
+
+
+def test_a_failed_model_does_not_keep_the_others_from_being_compared(dag: Any) -> None:
+    assert dag.get_task("export_for_judge").trigger_rule == "all_done_min_one_success"
+    assert dag.get_task("compare").trigger_rule == "none_failed_min_one_success"
+
+
+def test_only_the_task_that_pushes_xcom_holds_a_worker(dag: Any) -> None:
+    """A deferrable pod operator loses its XCom."""
+    export = dag.get_task("export_for_judge")
+    assert export.do_xcom_push and not export.deferrable
+    for name in ("judge", "compare"):
+        assert dag.get_task(name).deferrable and not dag.get_task(name).do_xcom_push
+    assert dag.get_task("collect").partial_kwargs["deferrable"]
+    assert dag.get_task("await_scores").mode == "reschedule"
+
+
+def test_it_survives_serialization(dag: Any) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    assert set(DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_ids) == set(dag.task_ids)
+
+
+# -- the plan ------------------------------------------------------------------------------------
+
+
+def plan(dag: Any, **conf: Any) -> list[dict[str, Any]]:
+    function = dag.get_task("plan").python_callable
+    return function(params=dict(dag.params.dump()) | conf, run_id="manual__2026-11-24T20:00:00+00:00")
+
+
+def test_every_model_gets_a_pod_with_its_own_memory_labels_and_journal(dag: Any) -> None:
+    pods = plan(dag, models="a:1b, b/c:2b,a:1b", collect_memory="256Mi,b/c:2b=512Mi", experiment="tip-bench-x")
+    assert [p["env_vars"]["TIPBENCH_MODELS"] for p in pods] == ["a:1b", "b/c:2b"]
+    assert [p["container_resources"]["limits"]["memory"] for p in pods] == ["256Mi", "512Mi"]
+    assert pods[0]["container_resources"]["requests"]["memory"] == "256Mi"
+    assert pods[1]["labels"] | {} == pods[1]["labels"] | {
+        "tipbench.dev/model": "b-c-2b",
+        "tipbench.dev/stage": "collect",
+        "tipbench.dev/experiment": "tip-bench-x",
+        "tipbench.dev/run": "manual__2026-11-24T20-00-00-00-00",
+        "app.kubernetes.io/part-of": "tipbench",
+    }
+    assert len({p["env_vars"]["TIPBENCH_SPOOL"] for p in pods}) == 2
+
+
+def test_every_parameter_of_a_stage_reaches_the_pod_as_the_commands_variable(dag: Any) -> None:
+    env = plan(dag, n_tips=3, pull=True)[0]["env_vars"]
+    assert env["TIPBENCH_N_TIPS"] == "3" and env["TIPBENCH_PULL"] == "True" and env["TIPBENCH_TEMPERATURE"] == "0.7"
+    known = {f"TIPBENCH_{key.upper()}" for key in json_schema()["properties"]} | {
+        "TIPBENCH_RUN",
+        "TIPBENCH_RESULT_FILE",
+    }
+    assert set(env) <= known
+
+
+def test_a_judge_llm_without_a_model_is_said_at_once(dag: Any) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="judge_model"):
+        plan(dag, judge="llm")
+
+
+# -- pods ----------------------------------------------------------------------------------------
+
+
+def pod_of(dag: Any, name: str) -> Any:
+    """The pod that a task would start, without a cluster."""
+    task = dag.get_task(name)
+    if name == "collect":
+        task = task.unmap({"env_vars": {"A": "1"}, "labels": {"x": "y"}, **plan_resources(dag)})
+    task.name = task._set_name(task.name)
+    return task.build_pod_request_obj(None, dry_run=True)
+
+
+def plan_resources(dag: Any) -> dict[str, Any]:
+    return {"container_resources": plan(dag)[0]["container_resources"]}
+
+
+@pytest.mark.parametrize("name", ["collect", "judge", "compare"])
+def test_a_pod_is_restricted_and_limited(dag: Any, name: str) -> None:
+    pod = pod_of(dag, name)
+    assert pod.spec.security_context.run_as_non_root and pod.spec.security_context.run_as_user == 65532
+    assert pod.spec.security_context.seccomp_profile.type == "RuntimeDefault"
+    assert pod.spec.restart_policy == "Never"
+    for container in pod.spec.containers:
+        assert container.resources.limits["memory"] == container.resources.requests["memory"]
+        assert container.security_context.read_only_root_filesystem
+        assert container.security_context.capabilities.drop == ["ALL"]
+        assert container.security_context.allow_privilege_escalation is False
+    assert pod.spec.containers[0].image == f"registry.example/tipbench/{name}:9.9.9"
+    assert bool(pod.spec.automount_service_account_token) == (name in ("collect", "judge"))
+    sources = pod.spec.containers[0].env_from
+    assert "tipbench-config" in [s.config_map_ref.name for s in sources if s.config_map_ref]
+    assert "mlflow-auth" in [s.secret_ref.name for s in sources if s.secret_ref]
+
+
+# -- what it says when a pod fails ---------------------------------------------------------------
+
+
+def failed_pod(**terminated: Any) -> Any:
+    from kubernetes.client import models as k8s
+
+    state = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(**terminated))
+    status = k8s.V1ContainerStatus(name="base", state=state, image="i", image_id="i", ready=False, restart_count=0)
+    limits = k8s.V1ResourceRequirements(limits={"memory": "40Mi"})
+    return k8s.V1Pod(
+        metadata=k8s.V1ObjectMeta(name="tipbench-collect-abc"),
+        spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base", resources=limits)]),
+        status=k8s.V1PodStatus(phase="Failed", container_statuses=[status]),
+    )
+
+
+def test_a_kill_for_memory_is_said_with_the_limit(module: ModuleType) -> None:
+    words, _, killed = module.explain(failed_pod(exit_code=137, reason="OOMKilled"))
+    assert killed == "OOMKilled" and "OOMKilled" in words and "40Mi" in words and "tipbench-collect-abc" in words
+
+
+def test_failed_cells_are_said_with_their_reasons(module: ModuleType) -> None:
+    outcome = {
+        "stage": "collect",
+        "exit_code": 4,
+        "failed": {"ModelMissing": 24},
+        "why": {"ModelMissing": "Ollama does not have gemma3:1b; run: ollama pull gemma3:1b"},
+    }
+    words, told, killed = module.explain(failed_pod(exit_code=4, reason="Error", message=json.dumps(outcome)))
+    assert words == "24 cells failed, ModelMissing: Ollama does not have gemma3:1b; run: ollama pull gemma3:1b"
+    assert told["exit_code"] == 4 and killed == ""
+
+
+def test_an_error_is_said_in_the_stages_own_words(module: ModuleType) -> None:
+    outcome = {"stage": "collect", "exit_code": 5, "error": "MLflow at http://m cannot be reached"}
+    words, *_ = module.explain(failed_pod(exit_code=5, reason="Error", message=json.dumps(outcome)))
+    assert words == "MLflow at http://m cannot be reached"
+
+
+def test_a_pod_that_says_nothing_is_told_by_its_last_lines(module: ModuleType) -> None:
+    words, _, killed = module.explain(failed_pod(exit_code=137, reason="Error", message="last line"))
+    assert "exit code 137" in words and "last line" in words and killed == "Signal9"
+
+
+def test_an_evicted_pod_is_told_by_the_kubelets_words(module: ModuleType) -> None:
+    from kubernetes.client import models as k8s
+
+    pod = failed_pod(exit_code=0)
+    pod.status = k8s.V1PodStatus(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
+    words, _, killed = module.explain(pod)
+    assert killed == "Evicted" and "low on resource" in words
