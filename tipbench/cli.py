@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tipbench import __version__
-from tipbench.config import ENV_PREFIX, KEYS, Config, build, type_of
+from tipbench.config import ENV_PREFIX, KEYS, Config, build, split_list, type_of
 from tipbench.errors import EXIT_SOME_FAILED, EXIT_UNREACHABLE, InputError, TipbenchError
+from tipbench.outcome import leave
 
 if TYPE_CHECKING:
-    from tipbench.engines.base import Engine
+    from tipbench.engines.base import Engine, Witness
     from tipbench.stages.apply import ApplyResult
     from tipbench.stages.collect import CollectResult
     from tipbench.stages.compare import CompareResult
@@ -34,7 +37,14 @@ Exit codes:
   130  interrupted; the same command resumes"""
 
 
-class _Group(click.Group):
+class _InOrder(click.Group):
+    """Lists its commands in the order in which one uses them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+class _Group(_InOrder):
     """Turns tipbench's errors into a message and their exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -45,9 +55,11 @@ class _Group(click.Group):
             for note in getattr(error, "__notes__", ()):
                 if " " in note:
                     click.echo(f"  {note}", err=True)
+            leave(ctx.invoked_subcommand or "", error.exit_code, {}, str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("\nInterrupted. What was finished is saved; the same command resumes.", err=True)
+            leave(ctx.invoked_subcommand or "", EXIT_INTERRUPTED, {}, "interrupted")
             ctx.exit(EXIT_INTERRUPTED)
 
 
@@ -100,7 +112,22 @@ def _config(given: dict[str, Any], config_file: str | None) -> Config:
         values = _read_mapping(config_file)
         build(values, config_file)
     explicit = {name: value for name, value in given.items() if value is not None}
-    return build(values | explicit, "options")
+    return build(_with_folder(values | explicit), "options")
+
+
+def _with_folder(values: dict[str, Any]) -> dict[str, Any]:
+    """`--prompts FOLDER`: all the prompts in it."""
+    folder = values.get("prompts")
+    if not isinstance(folder, str) or values.get("prompts_dir") or not os.path.isdir(folder):
+        return values
+    from tipbench.catalog import available_prompts
+
+    if folder in available_prompts():
+        return values
+    names = available_prompts(folder)
+    if not names:
+        raise InputError(f"--prompts {folder}: there is no prompt (NAME.yaml) in this folder")
+    return values | {"prompts": ",".join(names), "prompts_dir": folder}
 
 
 def _read_mapping(path: str) -> dict[str, Any]:
@@ -170,24 +197,42 @@ def collect(config: Config, as_json: bool) -> None:
         _print_json(result)
     else:
         _say_collected(result)
-    sys.exit(EXIT_SOME_FAILED if result.failed else 0)
+    code = EXIT_SOME_FAILED if result.failed else 0
+    counts = {"planned": result.planned, "skipped": result.skipped, "collected": result.collected}
+    leave("collect", code, {**counts, "failed": result.failed, "why": result.why, "refused": result.refused})
+    sys.exit(code)
 
 
-@cli.group()
+@cli.group(cls=_InOrder)
 def judge() -> None:
     """Hand candidates to a judge, and take the scores back."""
 
 
-@judge.command("export", epilog="\b\nExample:\n  tipbench judge export --experiment tip-bench-auto --out judge.json")
+@judge.command(
+    "export",
+    short_help="Write the blind exchange file for a judge.",
+    epilog="\b\nExample:\n  tipbench judge export --experiment tip-bench-auto --out judge.json",
+)
 @config_options("experiment", "mlflow_url", "rubric")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The exchange file to write.")
 @click.option("--judge", "judge_name", help="Export what this judge has not scored yet. Default: what nobody has.")
 @click.option("--seed", default=0, show_default=True, help="Another seed shuffles in another order.")
 @repeats_option
 @click.option("--force", is_flag=True, help="Replace a file that already holds scores.")
+@click.option("--aside", is_flag=True, help="Keep a file that already holds scores under another name, and go on.")
+@click.option("--expect", "expected", default="", metavar="MODELS",
+              help="Fail when none of these models (comma-separated) has anything to judge.")  # fmt: skip
 @json_option
 def judge_export(
-    config: Config, out: str, judge_name: str | None, seed: int, repeats: str, force: bool, as_json: bool
+    config: Config,
+    out: str,
+    judge_name: str | None,
+    seed: int,
+    repeats: str,
+    force: bool,
+    aside: bool,
+    expected: str,
+    as_json: bool,
 ) -> None:
     """Write the blind exchange file: everything a judge needs, nothing that tells models or prompts apart."""
     from pathlib import Path
@@ -196,7 +241,8 @@ def judge_export(
     from tipbench.judging.validate import write_exchange
     from tipbench.stages import export
 
-    _guard_scores(Path(out), force)
+    if not aside:
+        _guard_scores(Path(out), force)
     with _store(config) as store:
         result = export.run(
             config.experiment,
@@ -205,8 +251,12 @@ def judge_export(
             judge=judge_name,
             seed=seed,
             repeats=_share(repeats),
+            expect=split_list(expected),
         )
-    write_exchange(result.exchange, Path(out))
+    if aside:
+        _put_aside(Path(out), result.exchange.export_id)
+    if not aside or not Path(out).exists():
+        write_exchange(result.exchange, Path(out))
     summary = {
         "file": out,
         "items": result.n_items,
@@ -214,54 +264,94 @@ def judge_export(
         "cells": result.n_cells,
         "candidates": result.n_candidates,
     }
+    leave("export", 0, summary)
     if as_json:
         _print_json(summary)
     elif result.n_items:
         click.echo(f"{out}: {result.n_items} tips to score ({result.n_repeats} of them shown twice).")
-        click.echo(f"Next: tipbench judge score {out}, or hand the file to an agent; then tipbench judge apply {out}")
+        name = f" --as {judge_name}" if judge_name else ""
+        click.echo(
+            f"Next: {_me()} judge score {out}{name}, or hand the file to an agent; "
+            f"then {_me()} judge apply {out}{_where(config)}"
+        )
     else:
         click.echo(f"{out}: nothing is pending, all {result.n_candidates} candidates have scores.")
-        click.echo("For a second opinion: tipbench judge export --judge NAME ...")
+        click.echo(
+            f"For a second opinion: {_me()} judge export --judge NAME --experiment {config.experiment} --out {out}{_where(config)}"
+        )
 
 
 def _guard_scores(path: Any, force: bool) -> None:
     """A file in which somebody has already scored is not overwritten by accident."""
-    from tipbench.judging.validate import read_exchange
-
     if force or not path.exists():
         return
+    if _has_scores(path):
+        raise InputError(f"{path} already holds scores; apply it first (tipbench judge apply {path}), or use --force")
+
+
+def _has_scores(path: Any) -> bool:
+    """Has somebody scored in this file? Raises InputError when it is no exchange file."""
+    from tipbench.judging.validate import read_exchange
+
     try:
         old = read_exchange(path)
     except InputError as error:
         raise InputError(f"{path} exists and is no exchange file; name another, or use --force") from error
-    if any(score is not None for item in old.items for score in item.scores.values()):
-        raise InputError(f"{path} already holds scores; apply it first (tipbench judge apply {path}), or use --force")
+    return any(score is not None for item in old.items for score in item.scores.values())
+
+
+def _put_aside(path: Any, export_id: str) -> None:
+    """Make room for another export: a scored file gets a name of its own, an unscored one goes, the same one stays."""
+    from tipbench.judging.validate import read_exchange
+
+    if not path.exists():
+        return
+    if _has_scores(path):
+        old = read_exchange(path).export_id
+        if old != export_id:
+            path.rename(path.with_name(f"{path.stem}-{old}{path.suffix}"))
+    else:
+        path.unlink()
 
 
 @judge.command(
     "score",
+    short_help="Fill the scores in: you in the terminal, or a named judge.",
     epilog="\b\nExamples:\n  tipbench judge score judge.json\n  tipbench judge score judge.json --with ollama:qwen2.5:7b --passes 3",
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--with", "spec", default="terminal", show_default=True,
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
 @click.option("--as", "name", help="Your name as judge in the terminal. Default: your login name.")
+@click.option("--apply", "and_apply", is_flag=True, help="Write the scores to MLflow right away.")
 @judge_engine_options
 @config_options("mlflow_url")
 @json_option
-def judge_score(config: Config, file: str, spec: str, name: str | None, as_json: bool, **engine: Any) -> None:
+def judge_score(
+    config: Config, file: str, spec: str, name: str | None, and_apply: bool, as_json: bool, **engine: Any
+) -> None:
     """Fill the scores in: you in the terminal, or a judge that is named. Stop and resume at will."""
     result = _score(file, spec, name, quiet=as_json, **engine)
+    applied = _apply(config, file) if and_apply else None
     if as_json:
-        _print_json(result)
+        _print_json({"scored": result, "applied": applied} if applied else result)
     else:
         _say_scored(result)
-        if result.scored or not result.left:
-            click.echo(f"Next: tipbench judge apply {file}")
-    sys.exit(EXIT_SOME_FAILED if result.failures else 0)
+        if applied:
+            _say_applied(applied, dry_run=False)
+        elif result.scored or not result.left:
+            click.echo(f"Next: {_me()} judge apply {file}{_where(config)}")
+    code = EXIT_SOME_FAILED if result.failures else 0
+    counts = {"judge": result.judge, "scored": result.scored, "left": result.left, "failed": result.failures}
+    leave("judge", code, counts | ({"pending_cells": applied.pending_cells} if applied else {}))
+    sys.exit(code)
 
 
-@judge.command("apply", epilog="\b\nExample:\n  tipbench judge apply judge.json --dry-run")
+@judge.command(
+    "apply",
+    short_help="Check a scored file, and write its scores to MLflow.",
+    epilog="\b\nExample:\n  tipbench judge apply judge.json --dry-run",
+)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @click.option("--dry-run", is_flag=True, help="Check everything, write nothing.")
 @click.option("--reason", default="", help="Why scores changed; kept in their history.")
@@ -275,10 +365,14 @@ def judge_apply(config: Config, file: str, dry_run: bool, reason: str, as_json: 
     else:
         _say_applied(result, dry_run)
         if not dry_run:
-            click.echo(f"Next: tipbench compare --experiment {result.experiment} --out report/")
+            click.echo(f"Next: {_me()} compare --experiment {result.experiment} --out report/{_where(config)}")
 
 
-@judge.command("agreement", epilog="\b\nExample:\n  tipbench judge agreement --experiment tip-bench-auto")
+@judge.command(
+    "agreement",
+    short_help="How far the judges agree, and with themselves.",
+    epilog="\b\nExample:\n  tipbench judge agreement --experiment tip-bench-auto",
+)
 @config_options("experiment", "mlflow_url", "rubric")
 @json_option
 def judge_agreement(config: Config, as_json: bool) -> None:
@@ -294,7 +388,10 @@ def judge_agreement(config: Config, as_json: bool) -> None:
         agreement.render(result, _console())
 
 
-@cli.command(epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/")
+@cli.command(
+    short_help="Rank the cells: the leaderboard with error bars.",
+    epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
+)
 @config_options("experiment", "mlflow_url", "rubric")
 @click.option(
     "--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html."
@@ -312,6 +409,7 @@ def compare(
         click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
     else:
         _show_leaderboard(result, out)
+    leave("compare", 0, {"cells": len(result.leaderboard.cells), "run_id": result.run_id})
 
 
 @cli.command(epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
@@ -375,8 +473,8 @@ def run(
         click.echo(f"  the judge's file     {file}")
         if spec == "baseline":
             click.echo(
-                "These scores are the baseline judge's (text statistics). To judge for real: tipbench judge export "
-                f"--experiment {config.experiment} --judge YOU --out mine.json --mlflow-url {config.store_url}"
+                f"These scores are the baseline judge's (text statistics). To judge for real: {_me()} judge export "
+                f"--experiment {config.experiment} --judge YOU --out mine.json{_where(config)}"
             )
     sys.exit(EXIT_SOME_FAILED if collected.failed or (scored and scored.failures) else 0)
 
@@ -391,7 +489,10 @@ def _same_export(read: Callable[[Any], Any], file: Any, export_id: str) -> bool:
 # -- looking -------------------------------------------------------------------------------------
 
 
-@cli.command(epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi")
+@cli.command(
+    short_help="What the engine has, and what the policy says.",
+    epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi",
+)
 @config_options(
     "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
 )
@@ -408,7 +509,10 @@ def models(config: Config, as_json: bool) -> None:
         stage.render(result, _console())
 
 
-@cli.command(epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2")
+@cli.command(
+    short_help="How small a difference a design could detect.",
+    epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
+)
 @config_options("models", "prompts", "n_tips", "n_scenarios", "experiment", "mlflow_url", "scenarios", "rubric")
 @click.option("--judges", default=1, show_default=True, type=click.IntRange(1), help="Judges who score every tip.")
 @click.option("--power", default=0.8, show_default=True, type=click.FloatRange(0.01, 0.999),
@@ -453,13 +557,33 @@ def schema(name: str) -> None:
     click.echo(json.dumps(schema_of(name), indent=2))
 
 
+# -- serving -------------------------------------------------------------------------------------
+
+
+@cli.command(
+    short_help="The panel and the admin API, in a browser.",
+    epilog="\b\nExample:\n  tipbench serve --mlflow-url http://localhost:5000",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535), help="Port to listen on.")
+@click.option("--mlflow-url", envvar="TIPBENCH_MLFLOW_URL",
+              help="MLflow server, or a folder. Default: $MLFLOW_TRACKING_URI, else a folder in the user's state folder.")  # fmt: skip
+@click.option("--airflow-url", envvar="TIPBENCH_AIRFLOW_URL",
+              help="Have this Airflow run collections. Default: this machine does.")  # fmt: skip
+def serve(host: str, port: int, mlflow_url: str | None, airflow_url: str | None) -> None:
+    """The panel and the admin API in a browser; on a laptop, prints a URL that logs in."""
+    try:
+        from tipbench.api import server
+    except ImportError as error:
+        raise InputError(f"serving needs more packages ({error.name}): pip install 'tipbench[api]'") from error
+    server.serve(host, port, airflow_url=airflow_url, mlflow_url=mlflow_url)
+
+
 # -- calling the stages --------------------------------------------------------------------------
 
 
 def _store(config: Config) -> Any:
     """The store, to be used in a `with`."""
-    import contextlib
-
     from tipbench.store import open_store
 
     return contextlib.closing(open_store(config.store_url))
@@ -467,8 +591,6 @@ def _store(config: Config) -> Any:
 
 def _engine(config: Config) -> Any:
     """The engine, to be used in a `with`."""
-    import contextlib
-
     from tipbench.engines import open_engine
 
     return contextlib.closing(open_engine(config))
@@ -480,8 +602,31 @@ def _collect(config: Config, quiet: bool) -> CollectResult:
 
     engine: Engine
     store: Store
-    with _engine(config) as engine, _store(config) as store, reporter(quiet) as on_event:
-        return stage.run(config, engine, store, on_event)
+    with (
+        _claimed(config) as (config, witness),
+        _engine(config) as engine,
+        _store(config) as store,
+        reporter(quiet) as on_event,
+    ):
+        return stage.run(config, engine, store, on_event, witness)
+
+
+@contextlib.contextmanager
+def _claimed(config: Config) -> Iterator[tuple[Config, Witness | None]]:
+    """The configuration with one Ollama of our own; in a cluster a Lease says whose it is."""
+    namespace = os.environ.get("TIPBENCH_LEASE_NAMESPACE")
+    if config.engine != "ollama" or not namespace:
+        if len(config.ollama_urls) > 1:
+            raise InputError(
+                f"ollama_url names {len(config.ollama_urls)} servers; only in a cluster can they be shared out "
+                "(TIPBENCH_LEASE_NAMESPACE). Name one."
+            )
+        yield config, None
+        return
+    from tipbench.cluster import Cluster, pod_name
+
+    with Cluster(namespace).claim(config.ollama_urls, pod_name(), lambda words: click.echo(words, err=True)) as replica:
+        yield dataclasses.replace(config, ollama_url=replica.url), replica
 
 
 def _score(
@@ -502,11 +647,14 @@ def _score(
 
     if spec == "terminal":
         return stage.in_terminal(Path(file), name or _login(), _console())
-    with bar(quiet, "scoring") as on_progress:
+    with (
+        _claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (claimed, _),
+        bar(quiet, "scoring") as on_progress,
+    ):
         return stage.run(
             Path(file),
             spec,
-            ollama_url=ollama_url,
+            ollama_url=claimed.ollama_url,
             base_url=base_url,
             passes=passes,
             judge_prompt=judge_prompt,
@@ -583,6 +731,21 @@ def _login() -> str:
 # -- printing ------------------------------------------------------------------------------------
 
 
+def _me() -> str:
+    """How to call tipbench from here: by its name when that is on PATH, else the way this process was called."""
+    import shutil
+
+    called = sys.argv[0]
+    found = os.path.basename(called) != "tipbench" or shutil.which("tipbench") == os.path.abspath(called)
+    return "tipbench" if found else called
+
+
+def _where(config: Config) -> str:
+    """` --mlflow-url ...` for a command that is suggested, when this one was told and the environment does not say."""
+    told = config.mlflow_url and config.mlflow_url != os.environ.get(ENV_PREFIX + "MLFLOW_URL")
+    return f" --mlflow-url {config.mlflow_url}" if told else ""
+
+
 def _console() -> Any:
     from rich.console import Console
 
@@ -590,7 +753,6 @@ def _console() -> Any:
 
 
 def _print_json(value: Any) -> None:
-    import dataclasses
     import json
 
     def plain(one: Any) -> Any:
@@ -605,7 +767,7 @@ def _say_collected(result: CollectResult) -> None:
         f"{sum(result.failed.values())} failed, in {result.wall_s:.0f} s."
     )
     for reason, count in result.failed.items():
-        click.echo(f"  {count} cells failed: {reason}")
+        click.echo(f"  {count} cells failed: {reason}: {result.why[reason]}")
     for warning in result.warnings:
         click.echo(f"  warning: {warning}")
 

@@ -330,6 +330,7 @@ MUTATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
     "/rubric_hash": lambda b: b.update(rubric_hash="0" * 64),
     "/rubric_hash ": lambda b: b["rubric"]["criteria"][0]["anchors"][0].update(text="Something else."),
     "/export_id": lambda b: b.update(export_id="0" * 16),
+    "/experiment": lambda b: b.update(experiment="tip-bench-nope"),
     "/judge": lambda b: b.update(judge=None),
     "/judge/kind": lambda b: b["judge"].update(kind="oracle"),
     "/judge/name": lambda b: b["judge"].update(name="<script>"),
@@ -369,6 +370,12 @@ def test_an_export_does_not_overwrite_scores(tipbench: Tipbench, exported: Path,
     refused = tipbench(*command)
     assert refused.returncode == 2 and "already holds scores" in refused.stderr
     assert tipbench(*command, "--force").returncode == 0
+
+
+@pytest.mark.parametrize("weights", ["tone=nan", "tone=inf", "tone=-1", "tone=0", "charm=1"])
+def test_weights_that_cannot_be_are_refused(tipbench: Tipbench, collected: Collected, weights: str) -> None:
+    done = tipbench("compare", *collected.options, "--weights", weights)
+    assert done.returncode == 2 and "--weights" in done.stderr
 
 
 def test_an_unknown_experiment_is_named_with_those_there_are(tipbench: Tipbench, collected: Collected) -> None:

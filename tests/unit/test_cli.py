@@ -34,6 +34,14 @@ def test_every_help_has_an_example(command: tuple[str, ...]) -> None:
         assert "Example" in result.output and f"tipbench {' '.join(command)}" in result.output
 
 
+@pytest.mark.parametrize("group", [(), ("judge",)], ids=["tipbench", "judge"])
+def test_a_list_of_commands_is_in_the_order_of_use_and_cuts_no_sentence(group: tuple[str, ...]) -> None:
+    listed = CliRunner().invoke(cli, [*group, "--help"]).output.split("Commands:")[1].split("\n\n")[0]
+    assert "..." not in listed
+    first, second = ("export", "score") if group else ("collect", "judge")
+    assert listed.index(f"  {first} ") < listed.index(f"  {second} ")
+
+
 def test_help_names_the_exit_codes() -> None:
     output = CliRunner().invoke(cli, ["--help"]).output
     for code in ("0  done", "2  usage", "3  the RAM policy", "4  finished, but some cells failed", "5  a service"):
@@ -81,6 +89,11 @@ def test_an_option_wins_over_the_variable_and_both_over_the_file(
         (["judge", "export", "--out", "x.json", "--repeats", "lots"], "write it like 5%"),
         (["compare", "--mlflow-url", "databricks://x"], "--mlflow-url"),
         (["judge", "score", "nowhere.json"], "nowhere.json"),
+        (
+            ["judge", "export", "--out", "x.json", "--judge", "no one!", "--mlflow-url", "store"],
+            "a judge's name has letters",
+        ),
+        (["collect", "--prompts", "."], "there is no prompt (NAME.yaml)"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )
@@ -112,6 +125,15 @@ def test_schemas_are_published_from_the_models(name: str) -> None:
     result = CliRunner().invoke(cli, ["schema", name])
     schema = json.loads(result.output)
     assert schema["$schema"].endswith("2020-12/schema") and schema["type"] == "object" and schema["properties"]
+
+
+def test_a_folder_of_prompts_stands_for_all_that_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr("tipbench.cli._collect", lambda config, quiet: seen.update(config=config) or sys.exit(0))
+    for name in ("b", "a"):
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nuser: '{{{{ situation }}}}'\n")
+    assert CliRunner().invoke(cli, ["collect", "--prompts", str(tmp_path)]).exit_code == 0
+    assert seen["config"].prompt_list == ("a", "b") and seen["config"].prompts_dir == str(tmp_path)
 
 
 def test_plan_says_how_small_a_difference_can_be_found() -> None:

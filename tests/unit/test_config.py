@@ -56,6 +56,19 @@ def test_every_fault_is_listed_at_once() -> None:
     assert len(caught.value.faults) == 3
 
 
+def test_what_does_not_fit_is_answered_with_what_would() -> None:
+    for name, value, words in (
+        ("experiment", "mine", "e.g. tip-bench-auto"),
+        ("ollama_url", "localhost:11434", "http://localhost:11434"),
+        ("keep_alive", "-1", "60s, 5m or 0"),
+        ("memory_limit", "2Q", "512Mi or 2Gi"),
+    ):
+        with pytest.raises(InputError, match="does not fit") as caught:
+            build({name: value})
+        assert words in str(caught.value)
+    assert all("shape" in KEYS[name].metadata for name in KEYS if "pattern" in KEYS[name].metadata)
+
+
 def test_a_secret_in_a_url_is_not_repeated() -> None:
     with pytest.raises(InputError) as caught:
         build({"ollama_url": "ftp://user:hunter2@host"})

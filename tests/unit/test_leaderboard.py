@@ -60,6 +60,7 @@ def test_the_headline_is_no_surer_than_the_data(shape: Leaderboard, sentence: st
 
 def test_figures_are_written_without_false_certainty() -> None:
     assert [words.percent(v) for v in (None, 0.0, 0.004, 0.5, 0.996, 1.0)] == ["–", "0%", "<1%", "50%", ">99%", "100%"]
+    assert [words.chance(v) for v in (None, 0.0, 0.004, 0.5, 0.996, 1.0)] == ["–", "<1%", "<1%", "50%", ">99%", ">99%"]
     assert [words.p_value(v) for v in (None, 0.0004, 0.034, 0.5)] == ["–", "<0.001", "0.034", "0.50"]
     assert [words.memory(v) for v in (None, 160 * 2**20, 3 * 2**30)] == ["–", "160 MiB", "3.0 GiB"]
     assert [words.seconds(v) for v in (None, 0.0852, 1.26)] == ["–", "85 ms", "1.3 s"]
@@ -83,6 +84,13 @@ def test_a_table_never_wraps_and_keeps_what_matters(name: str, width: int) -> No
     assert max(len(line) for line in text.splitlines()) <= width
     for row in SHAPES[name].cells:
         assert any(row.model in line and row.prompt in line for line in text.splitlines())
+
+
+def test_a_narrow_terminal_still_shows_the_interval_the_speed_and_the_memory() -> None:
+    lines = shown(typical(), 80, terminal=True).splitlines()
+    (header,) = [line for line in lines if "composite" in line and "model" in line]
+    assert "95% CI" in header and "tok/s" in header and "memory" in header
+    assert any("3.88–4.48" in line and "93" in line and "700 MiB" in line for line in lines)
 
 
 def test_a_pipe_gets_every_column_in_plain_lines() -> None:

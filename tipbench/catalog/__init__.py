@@ -297,7 +297,9 @@ def _load(path: Any, model: type[_Model]) -> _Model:
     try:
         loaded = model.model_validate(_tuples(value))
     except ValidationError as error:
-        faults += [_fault(detail, node) for detail in error.errors()]
+        # A list of nothing but faulty entries counts as empty to pydantic; its entries' own faults say more.
+        details = [d for d in error.errors() if not (d["type"] == "too_short" and d["input"])]
+        faults += [_fault(detail, node) for detail in details]
         loaded = None
     if faults or loaded is None:
         ordered = tuple(words for _, words in sorted(faults))
@@ -324,8 +326,12 @@ def _fault(detail: Any, node: yaml.Node | None) -> tuple[int, str]:
         message = "is missing"
     elif kind == "extra_forbidden":
         message = "unknown field"
-    elif kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] == r"\S":
+    elif kind == "string_too_short" or (kind == "string_pattern_mismatch" and detail["ctx"]["pattern"] == r"\S"):
         message = "must not be empty"
+    elif kind == "too_short":
+        message = f"needs at least {detail['ctx']['min_length']}, found {detail['ctx']['actual_length']}"
+    elif kind == "string_pattern_mismatch":
+        message = f"{_kind(detail['input'])} must have small letters, digits and . _ - only, at most 63"
     elif kind.endswith("_type") or kind == "model_type":
         message = f"{message[0].lower()}{message[1:]}, found {_kind(detail['input'])}"
     return line, f"line {line}, {field}: {message}"

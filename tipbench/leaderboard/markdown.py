@@ -27,7 +27,7 @@ def to_markdown(board: Leaderboard) -> str:
                         words.difference(cell),
                         "" if cell.rank == 1 else words.p_value(cell.diff_to_best.p_adjusted),
                         words.verdict(cell),
-                        words.percent(cell.p_best),
+                        words.chance(cell.p_best),
                         *(words.number(words.criterion(cell, c)) for c in board.criteria),
                         f"{words.percent(cell.coverage)} of {cell.n_expected}",
                         words.number(cell.tokens_per_s, 0),

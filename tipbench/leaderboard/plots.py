@@ -20,6 +20,7 @@ INK = "#010203"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f7bd6")
 """Okabe and Ito's colours, which people with any colour vision can tell apart; markers tell models apart as well."""
 MARKERS = "osD^vPX"
+LEGEND_COLUMNS = 4
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -93,9 +94,11 @@ def tradeoff_plots(board: Leaderboard) -> str:
             mpl.lines.Line2D([], [], color=color, marker=marker, linestyle="", label=_short(model, 40))
             for model, (color, marker) in colors.items()
         ]
-        figure.legend(handles=handles, loc="outside lower center", ncols=min(3, len(handles)), frameon=False)
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=min(LEGEND_COLUMNS, len(handles)), frameon=False
+        )
 
-    rows = -(-len(colors) // 3)
+    rows = -(-len(colors) // LEGEND_COLUMNS)
     size = (8.6 if len(panels) == 2 else 5.2, 3.6 + 0.22 * rows)
     return _svg(
         draw, size, "tradeoff", "Composite score against tokens per second and against peak memory; numbers are ranks"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +21,8 @@ class _Column:
     right: bool = True
     priority: int = 0
     """Higher ones go first when the terminal is narrow; 0 always stays."""
+    short: list[str] | None = None
+    """The same in fewer characters, for when the speed or the memory would have to go otherwise."""
 
     @property
     def width(self) -> int:
@@ -59,7 +61,7 @@ def _columns(board: Leaderboard, unicode: bool) -> list[_Column]:
     cells = board.cells
     several = any(c.rank > 1 for c in cells)
     columns = [
-        _Column("rank", [words.rank(c) for c in cells]),
+        _Column("rank", [words.rank(c) for c in cells], short=[words.rank(c).split(" ")[0] for c in cells]),
         _Column("model", [c.model for c in cells], right=False),
         _Column("prompt", [c.prompt for c in cells], right=False),
         _Column("composite", [words.number(c.composite) for c in cells]),
@@ -69,18 +71,27 @@ def _columns(board: Leaderboard, unicode: bool) -> list[_Column]:
             right=False,
             priority=3,
         ),
-        _Column("95% CI", [words.interval(c.ci_low, c.ci_high) for c in cells]),
+        _Column(
+            "95% CI",
+            [words.interval(c.ci_low, c.ci_high) for c in cells],
+            short=[words.interval(c.ci_low, c.ci_high).replace(" to ", "–" if unicode else "-") for c in cells],
+        ),
     ]
     if several:
         columns += [
             _Column("diff", [words.difference(c) for c in cells], priority=2),
             _Column("p", ["" if c.rank == 1 else words.p_value(c.diff_to_best.p_adjusted) for c in cells], priority=7),
-            _Column("", [words.verdict(c) for c in cells], right=False),
-            _Column("P(best)", [words.percent(c.p_best) for c in cells], priority=8),
+            _Column(
+                "",
+                [words.verdict(c) for c in cells],
+                right=False,
+                short=[words.verdict(c) if c.composite is not None else words.UNKNOWN for c in cells],
+            ),
+            _Column("P(best)", [words.chance(c.p_best) for c in cells], priority=8),
         ]
     for criterion in board.criteria:
         means = [words.number(words.criterion(c, criterion), 1) for c in cells]
-        columns.append(_Column(criterion[:10], means, priority=9))
+        columns.append(_Column(criterion, means, priority=9))
     columns += [
         _Column("judged", [words.percent(c.coverage) for c in cells], priority=6),
         _Column("tok/s", [words.number(c.tokens_per_s, 0) for c in cells], priority=1),
@@ -92,14 +103,16 @@ def _columns(board: Leaderboard, unicode: bool) -> list[_Column]:
 
 
 def _fit(columns: list[_Column], width: int) -> list[_Column]:
-    """The columns that fit into `width`, dropping the least important, the rightmost of equals first."""
+    """The columns that fit into `width`: the least important go first, and the last two only once the others are short."""
     kept = list(columns)
     while sum(c.width + 2 for c in kept) > width + 2:
-        droppable = [c for c in kept if c.priority]
-        if not droppable:
+        worst = max(c.priority for c in kept)
+        if worst <= 1 and any(c.short for c in kept):
+            kept = [replace(c, values=c.short, short=None) if c.short else c for c in kept]
+        elif worst:
+            kept.remove([c for c in kept if c.priority == worst][-1])
+        else:
             break
-        worst = max(c.priority for c in droppable)
-        kept.remove([c for c in droppable if c.priority == worst][-1])
     return kept
 
 

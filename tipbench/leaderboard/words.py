@@ -13,12 +13,19 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def percent(value: float | None) -> str:
-    """`87%`, without claiming certainty: `>99%` and `<1%` at the ends."""
+    """`87%`; 0% and 100% only for none and all, `<1%` and `>99%` next to them."""
     if value is None:
         return UNKNOWN
     if 0.99 < value < 1:
         return ">99%"
     return "<1%" if 0 < value < 0.01 else f"{value:.0%}"
+
+
+def chance(value: float | None) -> str:
+    """A probability estimated from draws: `87%`, and never certain, `>99%` and `<1%` at the ends."""
+    if value is None:
+        return UNKNOWN
+    return ">99%" if value > 0.99 else "<1%" if value < 0.01 else f"{value:.0%}"
 
 
 def p_value(value: float | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tipbench.errors import InputError
 from tipbench.judging.exchange import Exchange, ExchangeItem, JudgeIdentity
-from tipbench.judging.validate import check_against
+from tipbench.judging.validate import check_against, refuse
 from tipbench.store import ScoreChange, Store
 from tipbench.store.records import CellRecord, ScoreRecord
 
@@ -42,13 +42,14 @@ def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_
     `source` names the file in messages; `reason` is kept with every score that changes. Raises InputError that
     lists every fault with its JSON pointer; then nothing was written.
     """
-    experiment_id = store.require_experiment(exchange.experiment)
+    try:
+        experiment_id = store.require_experiment(exchange.experiment)
+    except InputError as error:
+        raise refuse(source, [f"/experiment: {error}"]) from error
     key = store.export_key(experiment_id, exchange.export_id)
     if key is None:
-        raise InputError(
-            f"{source}: 1 fault",
-            (f"/export_id: {exchange.experiment} at {store.where} never issued {exchange.export_id}; export again",),
-        )
+        words = f"{exchange.experiment} at {store.where} never issued {exchange.export_id}; export again"
+        raise refuse(source, [f"/export_id: {words}"])
     items: Mapping[str, list[Any]] = key["items"]
     faults = check_against(
         exchange, {i: (row[3], row[4]) for i, row in items.items()}, key["rubric_hash"], key["export_id"]
@@ -60,8 +61,7 @@ def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_
         if item.id in items and items[item.id][0] not in cells
     ]
     if faults:
-        shown = tuple(faults[:50]) + ((f"and {len(faults) - 50} more",) if len(faults) > 50 else ())
-        raise InputError(f"{source}: {len(faults)} fault{'s' * (len(faults) > 1)}", shown)
+        raise refuse(source, faults)
 
     complete = [item for item in exchange.items if item.complete]
     judge = exchange.judge

@@ -14,7 +14,7 @@ from tipbench.config import Config
 from tipbench.engines import open_engine
 from tipbench.errors import InputError
 from tipbench.judging.baseline import BaselineJudge
-from tipbench.judging.exchange import JudgeIdentity
+from tipbench.judging.exchange import identify
 from tipbench.judging.fill import FillResult, Judge, begin, fill
 from tipbench.judging.llm import EngineChat, LLMJudge, OpenAIChat
 from tipbench.judging.terminal import judge_in_terminal
@@ -58,12 +58,7 @@ def run(
 
 def in_terminal(path: Path, name: str, console: Console) -> ScoreResult:
     """Let the person at the terminal, known as `name`, score the file. Raises InputError."""
-    try:
-        identity = JudgeIdentity(name=name, kind="human")
-    except ValueError as error:
-        raise InputError(
-            f"--as {name!r}: a judge's name has letters, digits and . _ : / @ + - only, at most 80"
-        ) from error
+    identity = identify(name, "human", "--as")
     return _result(path, judge_in_terminal(read_exchange(path), path, identity, console))
 
 
@@ -79,16 +74,11 @@ def _judge(spec: str, ollama_url: str, base_url: str, passes: int, judge_prompt:
         return
     if kind not in ("ollama", "openai", "embedded") or not model:
         raise InputError(f"judge {spec!r} is not known; use {SPECS}")
+    identify(spec, "llm", "judge")
     prompt = load_judge_prompt(judge_prompt)
     if kind == "openai":
         chat: OpenAIChat | EngineChat = OpenAIChat(base_url, model)
     else:
         chat = EngineChat(open_engine(Config(engine=kind, ollama_url=ollama_url)), model)
-    try:
-        judge = LLMJudge(spec, chat, prompt, passes)
-    except ValueError as error:
-        raise InputError(
-            f"judge {spec!r}: a judge's name has letters, digits and . _ : / @ + - only, at most 80"
-        ) from error
-    with contextlib.closing(judge):
+    with contextlib.closing(LLMJudge(spec, chat, prompt, passes)) as judge:
         yield judge

@@ -27,7 +27,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tipbench.errors import InputError
-from tipbench.store.backend import Backend, StoreError, StoreUnreachable
+from tipbench.store.backend import OLDEST_FIRST, Backend, StoreError, StoreUnreachable
 from tipbench.store.local import LocalBackend
 from tipbench.store.records import (
     CellRecord,
@@ -39,25 +39,28 @@ from tipbench.store.records import (
     Run,
     ScoreRecord,
 )
-from tipbench.store.rest import RestBackend
+from tipbench.store.rest import READ_S, RestBackend
 
 __all__ = ["Store", "StoreError", "StoreUnreachable", "open_store"]
 
 KIND = "tipbench.kind"
 CANDIDATES = "candidates.json"
 SCORES = "tipbench.scores."
+NEWEST = 20
+"""Runs that `Store.state` looks at: more than can end out of order."""
 READERS = 8
 """Threads for reads and writes that MLflow takes one run at a time."""
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, retry_s: float | None = None, read_s: float = READ_S) -> Store:
     """The store at `url`: an MLflow server (http, https) or a local folder. Connects on first use.
 
-    Raises InputError for any other kind of URL.
+    `retry_s` and `read_s` are limits for a server, for callers that cannot wait for minutes. Raises InputError for any
+    other kind of URL.
     """
     scheme = url.split("://", 1)[0] if "://" in url else ""
     if scheme in ("http", "https"):
-        return Store(RestBackend(url))
+        return Store(RestBackend(url, retry_s=retry_s, read_s=read_s))
     if scheme == "file":
         return Store(LocalBackend(Path(url.removeprefix("file://"))))
     if scheme == "":
@@ -114,6 +117,47 @@ class Store:
             raise InputError(f"no experiment {name} at {self.where}; there are: {known}")
         return found
 
+    def find_experiment(self, name: str) -> str | None:
+        """The experiment's id, or None when there is none of this name."""
+        return self._backend.find_experiment(name)
+
+    def state(self, experiment_id: str) -> str:
+        """A mark that changes with whatever a leaderboard depends on, read in two small queries however many runs there are.
+
+        It is made of the runs that ended and began last: every cell that is filled ends anew, every applied file is a run of
+        its own. Runs that somebody deletes in MLflow go unnoticed until something else changes.
+        """
+        mark = sha256()
+        for order in ("end_time", "start_time"):
+            runs, _ = self._backend.page(
+                experiment_id, f"tags.`{KIND}` != 'leaderboard'", [f"attributes.{order} DESC"], NEWEST, ""
+            )
+            mark.update(json.dumps([[r.run_id, r.status, r.end_ms] for r in runs]).encode())
+        return mark.hexdigest()[:16]
+
+    def cell_page(
+        self, experiment_id: str, wanted: Mapping[str, str], limit: int, token: str = ""
+    ) -> tuple[list[CellRecord], str]:
+        """A page of cells that are finished or failed, oldest first, and the next page's token ("" on the last).
+
+        `wanted` limits them by `model`, `prompt`, `scenario` and `status` (finished, failed, pending or judged). A failed
+        cell that another one has replaced stands here as well.
+        """
+        terms = [f"tags.`{KIND}` = 'cell'"]
+        terms += [
+            f"params.{name} = '{_quotable(wanted[name])}'" for name in ("model", "prompt", "scenario") if name in wanted
+        ]
+        terms.append(
+            {
+                "finished": "attributes.status = 'FINISHED'",
+                "failed": "attributes.status = 'FAILED'",
+                "pending": "attributes.status = 'FINISHED' AND tags.judge_pending = 'true'",
+                "judged": "attributes.status = 'FINISHED' AND tags.judge_pending = 'false'",
+            }.get(wanted.get("status", ""), "attributes.status != 'RUNNING'")
+        )
+        runs, token = self._backend.page(experiment_id, " AND ".join(terms), OLDEST_FIRST, limit, token)
+        return [_cell(run.tags.get("tipbench.cell_id", ""), run) for run in runs], token
+
     def blinding_secret(self, experiment_id: str) -> str:
         """The experiment's secret from which opaque item ids and their order are made; never exported."""
         tag = "tipbench.blinding_secret"
@@ -139,14 +183,27 @@ class Store:
         plan: Sequence[PlannedCell],
         receipt: Mapping[str, Any],
         refused: Mapping[str, str],
+        label: str = "",
     ) -> Run:
-        """The parent run of a collection, opened or, when the same one is resumed, reopened."""
+        """The parent run of a collection, opened or, when the same one is resumed, reopened.
+
+        `label` names whatever asked for it (a DAG run, a Job), so that it can find its collections again.
+        """
         run = self._one(experiment_id, "collection", "tipbench.collection_id", collection_id)
         if run is None:
             tags = {"tipbench.collection_id": collection_id}
             run = self._new(experiment_id, "collection", f"collection {collection_id[:8]}", tags)
         else:
             self._backend.set_status(run.run_id, "RUNNING", None)
+        # What an earlier attempt died of is no longer true.
+        models = ",".join(dict.fromkeys([p.model for p in plan] or refused))
+        tags = {
+            "tipbench.run": label,
+            "tipbench.models": models,
+            "tipbench.failure": "",
+            "tipbench.failure_message": "",
+        }
+        self._backend.log_batch(run.run_id, {}, {}, tags, now_ms())
         body = {
             "schema": "tipbench.collection/1",
             "receipt": receipt,
@@ -261,12 +318,15 @@ class Store:
 
     # -- judging -------------------------------------------------------------------------------
 
-    def save_export(self, experiment_id: str, export_id: str, key: Mapping[str, Any], judge: str | None) -> None:
-        """Keep the key of an exchange file; the same export again changes nothing."""
+    def save_export(
+        self, experiment_id: str, export_id: str, key: Mapping[str, Any], judge: str | None, exchange: bytes
+    ) -> None:
+        """Keep an exchange file and its key; the same export again changes nothing."""
         if self._one(experiment_id, "export", "tipbench.export_id", export_id) is not None:
             return
         run = self._new(experiment_id, "export", f"export {export_id[:8]}", {"tipbench.judge": judge or ""})
         self._backend.put_artifact(run, "key.json", json.dumps(key).encode())
+        self._backend.put_artifact(run, "exchange.json", exchange)
         self._backend.log_batch(run.run_id, {}, {}, {"tipbench.export_id": export_id}, now_ms())
         self._backend.set_status(run.run_id, "FINISHED", now_ms())
 
@@ -274,6 +334,18 @@ class Store:
         """The key of an exchange file, or None when this experiment never issued it."""
         run = self._one(experiment_id, "export", "tipbench.export_id", export_id)
         content = self._backend.get_artifact(run, "key.json") if run else None
+        return json.loads(content) if content is not None else None
+
+    def latest_export(self, experiment_id: str, judge: str) -> dict[str, Any] | None:
+        """The key of the newest exchange file that was made for `judge`, or None."""
+        runs, _ = self._backend.page(
+            experiment_id,
+            f"tags.`{KIND}` = 'export' AND tags.`tipbench.judge` = '{_quotable(judge)}' AND attributes.status = 'FINISHED'",
+            ["attributes.start_time DESC"],
+            1,
+            "",
+        )
+        content = self._backend.get_artifact(runs[0], "key.json") if runs else None
         return json.loads(content) if content is not None else None
 
     def apply_scores(
@@ -346,6 +418,13 @@ class Store:
         self._backend.log_batch(run.run_id, metrics, {}, {}, now_ms())
         self._backend.set_status(run.run_id, "FINISHED", now_ms())
         return run.run_id
+
+
+def _quotable(value: str) -> str:
+    """`value` for a filter of MLflow's, whose quotes cannot be escaped; raises InputError for one that has any."""
+    if "'" in value:
+        raise InputError(f"{value!r}: a name cannot have a quote in it")
+    return value
 
 
 def _metrics(result: CellResult) -> dict[str, float]:

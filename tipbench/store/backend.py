@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.store.records import ExperimentInfo, Run
+
+OLDEST_FIRST = ("attributes.start_time ASC", "attributes.run_id ASC")
 
 
 class StoreUnreachable(UnreachableError):
@@ -53,6 +55,11 @@ class Backend(Protocol):
 
     def search(self, experiment_id: str, filter_string: str) -> Iterator[Run]:
         """All active runs that match, oldest first, over as many pages as there are."""
+
+    def page(
+        self, experiment_id: str, filter_string: str, order_by: Sequence[str], limit: int, token: str
+    ) -> tuple[list[Run], str]:
+        """At most `limit` active runs that match, from `token` on ("" is the first), and the next page's token ("" is none)."""
 
     def put_artifact(self, run: Run, path: str, content: bytes) -> None:
         """Write one artifact file, replacing it."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tipbench.errors import InputError
-from tipbench.store.backend import StoreError
+from tipbench.store.backend import OLDEST_FIRST, StoreError
 from tipbench.store.records import ExperimentInfo, Run
 
 
@@ -112,21 +112,26 @@ class LocalBackend:
             self._client.delete_run(run_id)
 
     def search(self, experiment_id: str, filter_string: str) -> Iterator[Run]:
-        token = None
+        token = ""
         while True:
-            with self._words():
-                page = self._client.search_runs(
-                    [experiment_id],
-                    filter_string=filter_string,
-                    max_results=1000,
-                    order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
-                    page_token=token,
-                )
-            for run in page:
-                yield _run(run)
-            token = page.token
+            runs, token = self.page(experiment_id, filter_string, OLDEST_FIRST, 1000, token)
+            yield from runs
             if not token:
                 return
+
+    def page(
+        self, experiment_id: str, filter_string: str, order_by: Sequence[str], limit: int, token: str
+    ) -> tuple[list[Run], str]:
+        with self._words():
+            page = self._client.search_runs(
+                [experiment_id],
+                filter_string=filter_string,
+                max_results=limit,
+                order_by=list(order_by),
+                page_token=token or None,
+            )
+        following = page.token or ""  # The client hands its own token out as bytes.
+        return [_run(run) for run in page], following.decode() if isinstance(following, bytes) else following
 
     def put_artifact(self, run: Run, path: str, content: bytes) -> None:
         target = self._artifact(run, path)

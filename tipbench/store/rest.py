@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ import httpx
 import tenacity
 
 from tipbench.config import SECRET_IN_URL
-from tipbench.store.backend import StoreError, StoreUnreachable
+from tipbench.store.backend import OLDEST_FIRST, StoreError, StoreUnreachable
 from tipbench.store.records import ExperimentInfo, Run
 
 RETRY_S = 180.0
@@ -36,7 +36,10 @@ def _retry_limit() -> float:
 class RestBackend:
     """MLflow behind a URL; a path prefix is kept, credentials come from MLflow's own environment variables."""
 
-    def __init__(self, url: str, *, connections: int = 16) -> None:
+    def __init__(
+        self, url: str, *, connections: int = 16, retry_s: float | None = None, read_s: float = READ_S
+    ) -> None:
+        """`retry_s` replaces the retry limit, `read_s` is how long one answer may take, both in seconds."""
         self._url = url.rstrip("/")
         self.where = SECRET_IN_URL.sub("", self._url)
         headers = {}
@@ -46,13 +49,13 @@ class RestBackend:
         elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
             auth = httpx.BasicAuth(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
         self._client = httpx.Client(
-            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(read_s, connect=min(CONNECT_S, read_s)),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             headers=headers,
             auth=auth,
             trust_env=True,
         )
-        self._retry_s = _retry_limit()
+        self._retry_s = _retry_limit() if retry_s is None else retry_s
 
     def close(self) -> None:
         self._client.close()
@@ -207,18 +210,22 @@ class RestBackend:
     def search(self, experiment_id: str, filter_string: str) -> Iterator[Run]:
         token = ""
         while True:
-            body: dict[str, Any] = {
-                "experiment_ids": [experiment_id],
-                "filter": filter_string,
-                "max_results": PAGE,
-                "order_by": ["attributes.start_time ASC", "attributes.run_id ASC"],
-            }
-            page = self._api("POST", "runs/search", json=body | ({"page_token": token} if token else {}))
-            for run in page.get("runs", []):
-                yield _run(run)
-            token = page.get("next_page_token") or ""
+            runs, token = self.page(experiment_id, filter_string, OLDEST_FIRST, PAGE, token)
+            yield from runs
             if not token:
                 return
+
+    def page(
+        self, experiment_id: str, filter_string: str, order_by: Sequence[str], limit: int, token: str
+    ) -> tuple[list[Run], str]:
+        body: dict[str, Any] = {
+            "experiment_ids": [experiment_id],
+            "filter": filter_string,
+            "max_results": limit,
+            "order_by": list(order_by),
+        }
+        page = self._api("POST", "runs/search", json=body | ({"page_token": token} if token else {}))
+        return [_run(run) for run in page.get("runs", [])], page.get("next_page_token") or ""
 
     # -- artifacts -----------------------------------------------------------------------------
 

@@ -1,0 +1,180 @@
+"""A real browser in front of a real `tipbench serve`, whose store the real stages filled with the embedded model."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from tests.conftest import IN_CI, clean_env, command_line, free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+MODEL = "smollm2:135m"
+FILLED = "tip-bench-filled"
+TOKEN = "a-token-for-the-browser-tests"
+DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
+# Without the background-networking flags a start-up waits for hosts that a closed network does not have.
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The running server."""
+
+    url: str
+    log: Path
+
+    def get(self, path: str) -> httpx.Response:
+        """A request of a machine, with its bearer token."""
+        return httpx.get(f"{self.url}/api/{path}", headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """`tipbench` on the embedded engine, with everything it keeps in `folder`."""
+    return clean_env(folder) | {
+        "TIPBENCH_ENGINE": "embedded",
+        "TIPBENCH_MODELS": MODEL,
+        "TIPBENCH_NUM_CTX": "1024",
+        "TIPBENCH_NUM_PREDICT": "40",
+        "TIPBENCH_MLFLOW_URL": str(folder / "store"),
+        "TIPBENCH_SPOOL": str(folder / "spool"),
+        "TIPBENCH_STATE_DIR": str(folder / "state"),
+    }
+
+
+@contextlib.contextmanager
+def serving(folder: Path, env: dict[str, str]) -> Iterator[Panel]:
+    """A `tipbench serve` process on a free port, answering."""
+    port, log = free_port(), folder / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tipbench", "serve", "--port", str(port)], env=env, stdout=output, stderr=output
+        )
+    try:
+        panel = Panel(f"http://127.0.0.1:{port}", log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                httpx.get(panel.url + "/healthz", timeout=5).raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
+                time.sleep(0.2)
+        yield panel
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
+    """A server with a token of ours, and one experiment that is collected, judged (baseline) and ranked."""
+    folder = tmp_path_factory.mktemp("panel")
+    (folder / "tokens").mkdir()
+    (folder / "tokens" / "browser").write_text(TOKEN)
+    env = environment(folder) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}
+    filling = command_line("run", "--experiment", FILLED, "--n-scenarios", 2, "--n-tips", 2, "--out", folder / "report")
+    done = subprocess.run(filling, env=env, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with serving(folder, env) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium: the program that CHROMIUM names, or the one on PATH."""
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        message = "no chromium on PATH (Debian: apt-get install chromium); the variable CHROMIUM may name one"
+        if IN_CI:
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+Visit = Callable[..., "Page"]
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember a failure, so that `visit` takes a picture of it."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def visit(browser: Browser, panel: Panel, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """`visit("#/collect")`: a fresh, logged-in page there.
+
+    When the test ends, no page may have asked another host for anything, broken the content-security-policy, or
+    thrown an error.
+    """
+    contexts: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def open_page(
+        where: str = "", *, log_in: bool = True, judge: str = "", theme: str = "light", phone: bool = False
+    ) -> Page:
+        context = browser.new_context(
+            viewport=PHONE if phone else DESKTOP,
+            color_scheme="dark" if theme == "dark" else "light",
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("request", lambda request: request.url.startswith(panel.url) or faults.append(f"asked {request.url}"))
+        page.on("pageerror", lambda error: faults.append(f"threw {error}"))
+        page.on("console", lambda message: "Content Security Policy" in message.text and faults.append(message.text))
+        if log_in:
+            answer = context.request.post(f"{panel.url}/api/session", data={"token": TOKEN})
+            assert answer.ok, answer.text()
+        page.goto(panel.url + "/#/login")
+        if judge:
+            page.evaluate("name => localStorage.setItem('tipbench.judge', name)", judge)
+        page.goto("about:blank")
+        page.goto(f"{panel.url}/{where}")
+        page.locator("main h1").first.wait_for()
+        return page
+
+    yield open_page
+    for number, context in enumerate(contexts):
+        if request.node.stash.get(FAILED, False):
+            SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+            context.pages[0].screenshot(path=SCREENSHOTS / f"failed-{request.node.name}-{number}.png")
+        context.close()
+    assert not faults, faults
+
+
+@pytest.fixture
+def shot() -> Callable[[Page, str], None]:
+    """`shot(page, "leaderboard-dark")`: the whole page as a picture in build/screenshots."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> None:
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+    return take

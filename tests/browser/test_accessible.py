@@ -1,0 +1,126 @@
+"""Every page, in both themes and on a phone: no serious fault by axe-core, no sideways scrolling, usable by keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.conftest import FILLED, MODEL, Panel, Visit
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+PAGES = {
+    "experiments": "#/",
+    "collect": "#/collect",
+    "leaderboard": f"#/leaderboard/{FILLED}",
+    "cell": f"#/cell/{FILLED}?model={MODEL}&prompt=v1",
+    "judge": f"#/judge/{FILLED}?scope=all",
+    "judge-name": f"#/judge/{FILLED}?rename",
+    "judge-done": f"#/judge/{FILLED}",
+    "compare": f"#/compare?a={FILLED}&b=tip-bench-second",
+    "run": "#/run/",
+    "missing": "#/run/never-was",
+    "login": "#/login",
+}
+
+
+@pytest.fixture(scope="module")
+def run_id(panel: Panel) -> str:
+    """A run that is over; it also makes a second experiment to compare with."""
+    import time
+
+    import httpx
+
+    from tests.browser.conftest import TOKEN
+
+    body = {
+        "experiment": "tip-bench-second",
+        "models": MODEL,
+        "prompts": "v1,v2-mentor",
+        "n_scenarios": 2,
+        "n_tips": 1,
+        "judge": "baseline",
+    }
+    headers = {"Authorization": f"Bearer {TOKEN}", "Idempotency-Key": "second"}
+    deadline = time.monotonic() + 200
+    while True:
+        answer = httpx.post(f"{panel.url}/api/bench/run", json=body, headers=headers, timeout=60)
+        if answer.status_code != 409 or time.monotonic() > deadline:  # another test's collection is under way
+            break
+        time.sleep(1)
+    assert answer.status_code == 202, answer.text
+    found = str(answer.json()["id"])
+    while (run := panel.get(f"bench/dag-runs/{found}").json())["ended_at"] is None:
+        assert time.monotonic() < deadline, run
+        time.sleep(0.5)
+    assert run["state"] == "success", run
+    return found
+
+
+def place(name: str, run_id: str) -> str:
+    return PAGES[name] + (run_id if name == "run" else "")
+
+
+def settled(page: Page) -> Page:
+    """Wait until nothing is on its way any more."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_selector(".loading", state="detached")
+    return page
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_axe_finds_nothing_serious(
+    name: str, theme: str, run_id: str, visit: Visit, shot: Callable[[Page, str], None]
+) -> None:
+    import axe_playwright_python
+
+    page = settled(visit(place(name, run_id), theme=theme, judge="mary", log_in=name != "login"))
+    shot(page, f"{name}-{theme}")
+    if name == "collect":
+        page.get_by_text("More settings").click()
+    # A debugger's evaluation, not a script tag: the page's policy stays as strict as it is.
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text())
+    found: list[dict[str, Any]] = page.evaluate("axe.run().then(result => result.violations)")
+    serious = [
+        f"{one['id']}: {one['help']}: {[node['html'][:160] for node in one['nodes'][:5]]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert not serious, "\n".join(serious)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_phone_need_not_scroll_sideways(
+    name: str, run_id: str, visit: Visit, shot: Callable[[Page, str], None]
+) -> None:
+    page = settled(visit(place(name, run_id), phone=True, judge="mary", log_in=name != "login"))
+    shot(page, f"{name}-phone")
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= page.viewport_size["width"], f"{width} px wide"  # type: ignore[index]
+    assert page.locator("h1").count() == 1
+
+
+def test_the_keyboard_alone_gets_everywhere(visit: Visit, run_id: str) -> None:
+    page = settled(visit("#/"))
+    page.evaluate("document.querySelector('a[href], button, input').focus()")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to content"
+    assert page.locator(".skip").is_visible()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    seen = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        outline = page.evaluate(
+            "(() => { const e = document.activeElement; return [e.textContent.trim(), getComputedStyle(e).outlineStyle]; })()"
+        )
+        seen.add(tuple(outline))
+    reached = {text for text, _ in seen}
+    assert any("Judge" in text or "Leaderboard" in text for text in reached)
+    assert all(style != "none" for text, style in seen if text in ("Run collection", "Compare", "Log out")), seen

@@ -1,0 +1,249 @@
+"""`tipbench serve` on a laptop: the same run without Airflow, in processes of its own, with a state that survives restarts.
+
+The engine is the fake, so that a collection can be made to take as long as a test needs; test_embedded runs the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import MlflowServer, clean_env, free_port
+from tests.fakes.ollama_server import FakeOllama
+from tests.integration.api.conftest import judge_all, problem
+
+pytestmark = pytest.mark.integration
+SMALL = {"prompts": "v1", "n_scenarios": 2, "n_tips": 2, "experiment": "tip-bench-local"}
+
+
+class Laptop:
+    """`tipbench serve` as a process, to be stopped and killed at will, with everything in one folder."""
+
+    def __init__(self, folder: Path, ollama: FakeOllama, mlflow_url: str = "") -> None:
+        """Without an `mlflow_url` it keeps its results in a folder, as it does when nothing is configured."""
+        self.folder = folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "serve.log"
+        self._env = clean_env(folder) | {
+            "XDG_STATE_HOME": str(folder / "state"),
+            "TIPBENCH_OLLAMA_URL": ollama.url,
+            "TIPBENCH_MODELS": "small:1b,other:1b",
+            **({"TIPBENCH_MLFLOW_URL": mlflow_url} if mlflow_url else {}),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> httpx.Client:
+        """Start it; a client with the token that it printed."""
+        self.log.write_bytes(b"")
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "tipbench", "serve", "--port", str(self.port)]
+            self.process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                httpx.get(self.url + "/healthz", timeout=5)
+                break
+            except httpx.TransportError:
+                assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.1)
+        found = re.search(r"Bearer ([\w-]+)", self.log.read_text())
+        assert found is not None
+        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {found[1]}"}, timeout=60)
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Stop it with a signal, and wait."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(60)
+            self.process = None
+
+
+@contextmanager
+def _ollama(delay: float = 0.0) -> Iterator[FakeOllama]:
+    fake = FakeOllama(delay=delay)
+    fake.add("other:1b", 1_000_000_000)
+    fake.start()
+    try:
+        yield fake
+    finally:
+        fake.stop()
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Laptop]:
+    with _ollama() as fake:
+        laptop = Laptop(tmp_path, fake)
+        yield laptop
+        laptop.end()
+
+
+@pytest.fixture
+def slow(tmp_path: Path, own_mlflow: MlflowServer) -> Iterator[Laptop]:
+    with _ollama(delay=1.0) as fake:
+        laptop = Laptop(tmp_path, fake, own_mlflow.url)
+        yield laptop
+        laptop.end()
+
+
+def _until(client: httpx.Client, run_id: str, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    deadline = time.monotonic() + 120
+    while True:
+        body: dict[str, Any] = client.get(f"/api/bench/dag-runs/{run_id}").json()
+        if done(body):
+            return body
+        assert time.monotonic() < deadline, body
+        time.sleep(0.2)
+
+
+def _start(client: httpx.Client, **changes: Any) -> str:
+    answer = client.post("/api/bench/run", json=SMALL | changes)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between(quick: Laptop) -> None:
+    client = quick.start()
+    code = re.search(r"#/login\?token=([\w-]+)", quick.log.read_text())
+    assert code is not None
+    assert httpx.post(quick.url + "/api/session", json={"token": code[1]}).status_code == 200
+    form = client.get("/api/bench/config/schema").json()
+    assert form["back_end"] == "local" and form["defaults"]["models"] == "small:1b,other:1b"
+    assert [s["id"] for s in form["scenarios"]][:1] == ["first-budget"] and form["prompts"][0]["name"] == "v1"
+    assert "rubric" not in form["schema"]["properties"] and "judge" in form["schema"]["properties"]
+    run_id = _start(client)
+    waiting = _until(client, run_id, lambda run: run["state"] in ("waiting", "failed"))
+    assert waiting["state"] == "waiting", waiting
+    assert waiting["progress"]["finished"] == waiting["progress"]["pending"] == 4 == waiting["progress"]["planned"]
+    assert [t["state"] for t in waiting["tasks"]] == ["success", "success", "waiting", "pending"]
+    judge_all(client, "tip-bench-local", "ada")
+    done = _until(client, run_id, lambda run: run["state"] in ("success", "failed"))
+    assert done["state"] == "success" and done["ended_at"] and done["started_by"] == "laptop"
+    board = client.get("/api/bench/leaderboard/tip-bench-local").json()
+    assert {c["model"] for c in board["cells"]} == {"small:1b", "other:1b"} and board["judges"][0]["name"] == "ada"
+    assert client.get("/api/bench/dag-runs").json()["total"] == 1
+    problem(client.post(f"/api/bench/dag-runs/{run_id}/cancel"), 409)
+
+
+def test_the_baseline_judge_needs_nobody_and_a_live_stream_tells_every_change(quick: Laptop) -> None:
+    client = quick.start()
+    run_id = _start(client, judge="baseline")
+    states: list[str] = []
+    kinds: list[str] = []
+    with client.stream("GET", f"/api/bench/dag-runs/{run_id}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                kinds.append(line.removeprefix("event: "))
+            elif line.startswith("data: ") and kinds[-1] == "state":
+                states.append(json.loads(line.removeprefix("data: "))["state"])
+    assert kinds[-1] == "end" and states[-1] == "success" and states[0] in ("queued", "running")
+    tasks = client.get(f"/api/bench/dag-runs/{run_id}").json()["tasks"]
+    assert [t["task"] for t in tasks] == ["collect", "export_for_judge", "judge", "compare"]
+    problem(client.get("/api/bench/dag-runs/api-none/events"), 404)
+
+
+def test_one_collection_at_a_time_and_the_same_key_starts_one_only(slow: Laptop) -> None:
+    client = slow.start()
+    ask = {"json": SMALL, "headers": {"Idempotency-Key": "a double click"}}
+    first, second = client.post("/api/bench/run", **ask).json(), client.post("/api/bench/run", **ask).json()
+    assert first["id"] == second["id"] and (first["created"], second["created"]) == (True, False)
+    assert first["id"] in problem(client.post("/api/bench/run", json=SMALL), 409)["detail"]
+    other = client.post("/api/bench/run", json=SMALL | {"n_tips": 3}, headers=ask["headers"])
+    assert problem(other, 422)["errors"][0]["pointer"] == "Idempotency-Key"
+    run = _until(client, first["id"], lambda run: run["progress"] and 0 < run["progress"]["finished"] < 4)
+    assert run["progress"]["eta_s"] > 0
+    assert client.post(f"/api/bench/dag-runs/{first['id']}/cancel").json()["state"] == "cancelled"
+
+
+def test_a_cancelled_run_stops_at_once_keeps_what_it_has_and_is_resumed_by_the_next(slow: Laptop) -> None:
+    client = slow.start()
+    run_id = _start(client, n_tips=4)
+    _until(client, run_id, lambda run: run["progress"] and run["progress"]["finished"] >= 1)
+    began = time.monotonic()
+    cancelled = client.post(f"/api/bench/dag-runs/{run_id}/cancel").json()
+    assert time.monotonic() - began < 25
+    assert cancelled["state"] == "cancelled" and cancelled["reason"] == "cancelled by laptop"
+    kept = cancelled["progress"]["finished"]
+    again = _start(client, n_tips=4, judge="skip")
+    assert _until(client, again, lambda run: run["progress"] is not None)["progress"]["finished"] >= kept
+    assert _until(client, again, lambda run: run["state"] != "running")["state"] == "success"
+
+
+def test_what_waited_for_a_judge_goes_on_waiting_after_a_restart(quick: Laptop) -> None:
+    client = quick.start()
+    run_id = _start(client)
+    _until(client, run_id, lambda run: run["state"] == "waiting")
+    quick.end()
+    client = quick.start()
+    assert client.get(f"/api/bench/dag-runs/{run_id}").json()["state"] == "waiting"
+    judge_all(client, "tip-bench-local", "ada")
+    assert (
+        _until(client, run_id, lambda run: run["state"] != "waiting" and run["state"] != "running")["state"]
+        == "success"
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_what_was_being_collected_when_the_api_went_is_told_as_interrupted(slow: Laptop, how: signal.Signals) -> None:
+    client = slow.start()
+    run_id = _start(client, n_tips=8)
+    _until(client, run_id, lambda run: run["tasks"][0]["state"] == "running" and run["progress"]["finished"] >= 0)
+    time.sleep(3)
+    record = json.loads(next((slow.folder / "state" / "tipbench" / "api").glob("api-*.json")).read_text())
+    slow.end(how)
+    client = slow.start()
+    run = client.get(f"/api/bench/dag-runs/{run_id}").json()
+    assert run["state"] == "failed" and "goes on where it stopped" in run["reason"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(record["pid"], 0)
+    assert _start(client)  # nothing holds the next one up
+
+
+def test_a_collection_that_cannot_work_says_why(tmp_path: Path, own_mlflow: MlflowServer) -> None:
+    with _ollama() as fake:
+        fake.add("huge:9b", 9_000_000_000)
+        laptop = Laptop(tmp_path, fake, own_mlflow.url)
+        try:
+            client = laptop.start()
+            run = _until(client, _start(client, models="huge:9b"), lambda run: run["state"] == "failed")
+            assert "9.00 billion" in run["reason"] and "limit of 4" in run["reason"]
+            assert "9.00 billion" in run["progress"]["models"][0]["refused"]
+            missing = _until(client, _start(client, models="gone:1b"), lambda run: run["state"] == "failed")
+            assert "gone:1b" in missing["reason"] and "ollama pull" in missing["reason"]
+            found = client.get("/api/bench/models", params={"models": "huge:9b,gone:1b"}).json()
+            verdicts = {m["model"]: m["verdict"] for m in found["models"]}
+            assert found["available"] and "refused" in verdicts["huge:9b"] and verdicts["gone:1b"] == "not there yet"
+        finally:
+            laptop.end()
+
+
+def test_models_without_an_engine_are_told_by_their_tags(tmp_path: Path) -> None:
+    with _ollama() as fake:
+        laptop = Laptop(tmp_path, fake)
+        fake.stop()
+    try:
+        client = laptop.start()
+        body = client.get("/api/bench/models", params={"models": "a:1b,b:70b", "max_model_b": 4}).json()
+        assert body["available"] is False and "Ollama" in body["problem"]
+        assert [m["allowed"] for m in body["models"]] == [True, False]
+    finally:
+        laptop.end()
+
+
+def test_other_machines_are_not_let_in_without_tokens(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tipbench", "serve", "--host", "0.0.0.0"]
+    done = subprocess.run(command, env=clean_env(tmp_path), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2 and "TIPBENCH_TOKENS_DIR" in done.stderr

@@ -1,0 +1,69 @@
+"""The pages of the reference say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tipbench.cli import EXIT_CODES
+from tipbench.config import KEYS, type_of
+from tipbench.engines.ollama import Limits
+from tipbench.judging.validate import MAX_BYTES, MAX_DEPTH, MAX_FAULTS
+from tipbench.store.rest import RETRY_S
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / "reference" / name).read_text(encoding="utf-8")
+
+
+def test_the_table_of_keys_is_the_one_definition() -> None:
+    rows = []
+    for name, key in KEYS.items():
+        default = str(key.default).lower() if type_of(name) is bool else key.default
+        shown = "" if default == "" else f"`{default}`"
+        rows.append(f"| `{name}` | {type_of(name).__name__} | {shown} | {key.metadata['help']} |")
+    table = [
+        line for line in page("configuration.md").splitlines() if re.match(r"\| `\w+` \| (str|int|float|bool) \|", line)
+    ]
+    assert table == rows, "docs/reference/configuration.md should have:\n" + "\n".join(rows)
+
+
+def test_every_variable_that_is_read_is_documented() -> None:
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tipbench").rglob("*.py"))
+    read = set(re.findall(r"\bTIPBENCH_[A-Z_]*[A-Z]\b", code))
+    settings = (ROOT / "tipbench" / "api" / "settings.py").read_text(encoding="utf-8")
+    read |= {f"TIPBENCH_{name}" for name in re.findall(r"""(?<![.\w])get\("([A-Z_]+)"\)""", settings)}
+    text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES)
+    assert {name for name in read if name not in text and name.removeprefix("TIPBENCH_").lower() not in KEYS} == set()
+
+
+def test_the_limits_are_the_codes_own() -> None:
+    text, limits = page("limits.md"), Limits()
+    for words in (
+        f"about {limits.unreachable:.0f} s, with backoff",
+        f"about {limits.queue_full:.0f} s, heeding",
+        f"no first chunk for {limits.first_chunk:.0f} s, or silence of {limits.between_chunks:.0f} s",
+        f"{limits.attempts} attempts",
+        f"{RETRY_S:.0f} s for each call",
+        f"{MAX_BYTES // 2**20} MiB, and be nested {MAX_DEPTH} deep; of its faults the first {MAX_FAULTS} are listed",
+    ):
+        assert words in text, words
+
+
+def test_the_readme_has_every_exit_code() -> None:
+    codes = re.findall(r"^  (\d+)  ", EXIT_CODES, re.MULTILINE)
+    assert re.findall(r"^\| (\d+) \| ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE) == codes
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_to_files_that_are_there(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
+    local = [target for target in targets if not target.startswith(("http://", "https://"))]
+    assert [target for target in local if not (path.parent / target).exists()] == []

@@ -1,0 +1,563 @@
+"""The bodies that cross the API's border, each with an example. Times of day are ISO 8601 in UTC; a figure that is not known is null."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, RootModel
+from pydantic_core import CoreSchema
+
+from tipbench.config import EXPERIMENT_PATTERN, json_schema
+from tipbench.judging.exchange import ExchangeRubric, ItemId, JudgeIdentity
+from tipbench.leaderboard.model import Cell
+
+JUDGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}$"
+JUDGE_MODES = ("manual", "llm", "baseline", "skip")
+JUDGE_KEYS: dict[str, dict[str, Any]] = {
+    "judge": {
+        "type": "string",
+        "enum": list(JUDGE_MODES),
+        "default": "manual",
+        "description": "Who scores: people or agents (the run waits for them), an LLM, the baseline judge, or nobody.",
+    },
+    "judge_model": {
+        "type": "string",
+        "default": "",
+        "pattern": r"^((ollama|openai|embedded):\S{1,70})?$",
+        "description": "For judge=llm: ollama:MODEL, openai:MODEL, or (on this machine) embedded:MODEL.",
+    },
+    "judge_timeout_hours": {
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "maximum": 8760,
+        "default": 168,
+        "description": "For judge=manual: how long the run waits for scores before it fails.",
+    },
+    "collect_memory": {
+        "type": "string",
+        "default": "256Mi",
+        "pattern": r"^[0-9]+[KMG]i(\s*,\s*[^\s,=]+=[0-9]+[KMG]i)*$",
+        "description": "On a cluster: memory of a collect pod; for one model another: 256Mi,llama3.2:3b=512Mi.",
+    },
+}
+"""What a run takes beyond the configuration: the DAG's own parameters."""
+
+Experiment = Annotated[str, Field(pattern=EXPERIMENT_PATTERN, examples=["tip-bench-auto"])]
+RunState = Literal["queued", "running", "waiting", "success", "failed", "cancelled"]
+TaskState = Literal["pending", "running", "waiting", "success", "failed", "skipped"]
+
+
+def run_schema() -> dict[str, Any]:
+    """JSON schema of what starts a run: the configuration's keys and the judge's."""
+    schema = json_schema()
+    properties = {k: v for k, v in schema["properties"].items() if k not in SERVER_KEYS}
+    return {**schema, "title": "tipbench run", "properties": properties | JUDGE_KEYS}
+
+
+SERVER_KEYS = frozenset({"scenarios", "prompts_dir", "rubric", "spool"})
+"""Keys that name files on the server: they are set where the API is started, never by a request."""
+
+
+class Body(BaseModel):
+    """Base of every body: unknown fields are errors, not noise."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# -- errors --------------------------------------------------------------------------------------
+
+
+class Fault(Body):
+    """One thing that is wrong with a request, and where."""
+
+    pointer: str = Field(description="JSON pointer into the body, or the parameter's name", examples=["/n_tips"])
+    detail: str = Field(examples=["0 is too small; it must be at least 1"])
+
+
+class ProblemBody(Body):
+    """An error, as RFC 9457 has it (application/problem+json)."""
+
+    type: str = Field(examples=["urn:tipbench:problem:invalid"])
+    title: str = Field(examples=["The request is not valid"])
+    status: int = Field(examples=[422])
+    detail: str = Field(examples=["body: 1 fault"])
+    instance: str = Field(description="the request's id, which is also in the log", examples=["urn:uuid:7d1f…"])
+    errors: tuple[Fault, ...] = ()
+
+
+# -- who is there --------------------------------------------------------------------------------
+
+
+class Login(Body):
+    """An admin token, exchanged for a session cookie."""
+
+    token: str = Field(min_length=1, max_length=512, examples=["the admin token"])
+
+
+class Me(Body):
+    """Who the caller is. `csrf_token` goes into the header X-CSRF-Token of every change made with a session."""
+
+    name: str = Field(description="the token's name", examples=["token"])
+    user: str | None = Field(default=None, description="who stands behind it, when a trusted proxy says so")
+    method: Literal["session", "bearer"]
+    csrf_token: str | None = None
+    expires_at: datetime | None = None
+    version: str = Field(examples=["0.2.0"])
+    back_end: Literal["airflow", "local"]
+
+
+# -- experiments and their runs ------------------------------------------------------------------
+
+
+class ExperimentSummary(Body):
+    """One experiment at a glance. A cell is a (model, prompt, scenario); counts are cells unless they say otherwise."""
+
+    name: str = Field(examples=["tip-bench-auto"])
+    experiment_id: str = Field(examples=["1"])
+    cells: int = Field(description="finished and failed", examples=[24])
+    failed: int = Field(examples=[0])
+    pending: int = Field(description="finished cells in which some tip has no score", examples=[8])
+    judged: int = Field(description="finished cells in which every tip has a score", examples=[16])
+    tips: int = Field(examples=[120])
+    models: tuple[str, ...] = Field(examples=[["qwen2.5:0.5b", "gemma3:1b"]])
+    prompts: tuple[str, ...] = Field(examples=[["v1", "v2-mentor"]])
+    judges: tuple[str, ...] = Field(examples=[["ada"]])
+    last_activity: datetime | None
+    mlflow_url: str | None = Field(description="where a browser finds it in MLflow")
+
+
+class Experiments(Body):
+    """All `tip-bench-*` experiments, most recently active first."""
+
+    experiments: tuple[ExperimentSummary, ...]
+
+
+class RunRow(Body):
+    """One cell's run in MLflow."""
+
+    run_id: str
+    model: str
+    prompt: str
+    scenario: str
+    status: Literal["finished", "failed"]
+    pending: bool = Field(description="some tip of it still lacks a score")
+    n_tips: int
+    n_candidates: int
+    judges: tuple[str, ...]
+    scores: dict[str, float] = Field(description="criterion -> mean over judges and tips")
+    failure: str | None = Field(default=None, description="reason and message")
+    tokens_per_s: float | None
+    ttft_s: float | None
+    wall_s: float | None
+    peak_memory_bytes: int | None
+    started_at: datetime
+    ended_at: datetime | None
+    mlflow_url: str | None
+
+
+class RunPage(Body):
+    """One page of an experiment's runs, oldest first."""
+
+    experiment: str
+    runs: tuple[RunRow, ...]
+    next_page_token: str | None = Field(description="hand it back as page_token; null on the last page")
+
+
+class TipScore(Body):
+    """One judge's scores of one tip."""
+
+    judge: str
+    kind: Literal["human", "agent", "llm", "baseline"]
+    scores: dict[str, int]
+    repeat: dict[str, int] | None = Field(default=None, description="scores when it was shown a second time")
+
+
+class Tip(Body):
+    """One candidate with what it cost and what it was given."""
+
+    index: int
+    text: str
+    words: int
+    done_reason: str | None
+    tokens_per_s: float | None
+    ttft_s: float | None
+    scores: tuple[TipScore, ...]
+    mean: dict[str, float] | None = Field(description="criterion -> mean over judges; null while unscored")
+
+
+class TipGroup(Body):
+    """The tips of one cell and scenario."""
+
+    scenario: str
+    situation: str
+    run_id: str
+    failure: str | None
+    tips: tuple[Tip, ...]
+    mlflow_url: str | None
+
+
+class Tips(Body):
+    """What one model wrote with one prompt, scenario by scenario."""
+
+    experiment: str
+    model: str
+    prompt: str
+    criteria: tuple[str, ...]
+    groups: tuple[TipGroup, ...]
+
+
+# -- collecting ----------------------------------------------------------------------------------
+
+
+class RunRequest(RootModel[dict[str, Any]]):
+    """The configuration object of a run: the keys of `tipbench collect`, and the judge's. Keys left out have their defaults."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "experiment": "tip-bench-auto",
+                    "models": "qwen2.5:0.5b,gemma3:1b",
+                    "prompts": "v1,v2-mentor",
+                    "n_scenarios": 2,
+                    "n_tips": 3,
+                    "judge": "manual",
+                }
+            ]
+        }
+    )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = run_schema()
+        schema.pop("$schema")
+        return {**schema, "description": cls.__doc__, **(cls.model_config["json_schema_extra"] or {})}  # type: ignore[dict-item]
+
+
+class RunStarted(Body):
+    """A run that was accepted. A repeated Idempotency-Key answers with the run that it started first, and `created` false."""
+
+    id: str = Field(examples=["api__2026-11-24T20.50.00__9f86d081"])
+    created: bool
+    experiment: str
+    url: str = Field(description="the run in this API", examples=["/api/bench/dag-runs/api__…"])
+    airflow_url: str | None
+
+
+class TaskBody(Body):
+    """One task of a run; a mapped one (`collect`) stands once for each model."""
+
+    task: str = Field(examples=["collect"])
+    map_index: int | None = Field(default=None, examples=[0])
+    label: str = Field(description="what to call it: the model of a mapped task, else the task", examples=["gemma3:1b"])
+    state: TaskState
+    raw_state: str | None = Field(description="the back end's own word", examples=["deferred"])
+    attempt: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str | None = Field(default=None, description="why it failed, in words")
+    url: str | None = Field(default=None, description="the task's log in Airflow")
+
+
+class ModelProgress(Body):
+    """How far one model is; counts are cells."""
+
+    model: str
+    planned: int
+    finished: int
+    failed: int
+    failures: dict[str, int] = Field(default_factory=dict, description="reason -> cells")
+    refused: str | None = Field(default=None, description="why the RAM policy turned it away")
+
+
+class Progress(Body):
+    """How far the whole collection is. Cells that an earlier run had filled count as finished."""
+
+    planned: int
+    finished: int
+    failed: int
+    pending: int = Field(description="finished cells with tips that nobody has scored")
+    eta_s: float | None = Field(description="seconds until the last cell, at the pace so far")
+    models: tuple[ModelProgress, ...]
+
+
+class DagRun(Body):
+    """One run of the pipeline. `waiting` means: for a judge."""
+
+    id: str
+    experiment: str
+    state: RunState
+    started_by: str | None = None
+    queued_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    config: dict[str, Any]
+    judge: str
+    airflow_url: str | None
+    mlflow_url: str | None
+
+
+class DagRuns(Body):
+    """The latest runs, newest first."""
+
+    dag_runs: tuple[DagRun, ...]
+    total: int
+
+
+class DagRunDetail(DagRun):
+    """One run with its tasks, its progress and, when it failed, why."""
+
+    tasks: tuple[TaskBody, ...]
+    progress: Progress | None = Field(description="null while MLflow is away")
+    reason: str | None = Field(description="why it failed, in words")
+    degraded: str | None = Field(default=None, description="what could not be read just now, and why")
+
+
+class ModelRowBody(Body):
+    """One model: what it needs, and what the RAM policy says."""
+
+    model: str
+    installed: bool
+    configured: bool
+    parameters: int | None
+    quantization: str | None
+    size_bytes: int | None
+    estimated_memory_bytes: int | None
+    allowed: bool
+    verdict: str = Field(examples=["allowed"])
+
+
+class Models(Body):
+    """The engine's models. Without an engine, what the tags alone tell, and why there is no more."""
+
+    available: bool
+    problem: str | None
+    memory_limit_bytes: int | None
+    max_model_b: float
+    models: tuple[ModelRowBody, ...]
+
+
+class ModelEstimate(Body):
+    """How long one model will take."""
+
+    model: str
+    tips: int
+    seconds_per_tip: float | None
+    seconds: float | None
+    measured_on: str | None = Field(description="the experiment that the pace is from; null when there is none")
+
+
+class Estimate(Body):
+    """How long a collection will take, from the pace of earlier runs."""
+
+    cells: int = Field(description="runs in MLflow: models x prompts x scenarios")
+    tips: int
+    seconds: float | None = Field(description="null when no model of it was ever measured")
+    complete: bool = Field(description="every model of it was measured before")
+    models: tuple[ModelEstimate, ...]
+
+
+class PromptInfo(Body):
+    """A prompt version that can be asked for."""
+
+    name: str
+    description: str
+
+
+class ScenarioInfo(Body):
+    """A scenario of the catalog."""
+
+    id: str
+    title: str
+
+
+class FormSchema(Body):
+    """Everything that a form needs: the schema that POST /api/bench/run checks against, and what can be chosen from."""
+
+    schema_: dict[str, Any] = Field(alias="schema", description="JSON schema 2020-12")
+    defaults: dict[str, Any] = Field(description="this server's defaults")
+    prompts: tuple[PromptInfo, ...]
+    scenarios: tuple[ScenarioInfo, ...]
+    back_end: Literal["airflow", "local"]
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+# -- comparing -----------------------------------------------------------------------------------
+
+
+class ComparedCell(Body):
+    """One (model, prompt) in two experiments; null where it is in one only."""
+
+    model: str
+    prompt: str
+    left: Cell | None
+    right: Cell | None
+    difference: float | None = Field(description="right minus left composite")
+    se: float | None = Field(description="standard error, the two taken as independent (a cautious choice)")
+    seconds_ratio: float | None = Field(description="right over left seconds per tip")
+
+
+class Comparison(Body):
+    """Two leaderboards side by side."""
+
+    left: str
+    right: str
+    warnings: tuple[str, ...] = Field(description="why the two may not be comparable")
+    cells: tuple[ComparedCell, ...]
+
+
+class AlphaBody(Body):
+    """Krippendorff's ordinal alpha of one criterion."""
+
+    criterion: str
+    alpha: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n_units: int
+    weak: bool
+
+
+class KappaBody(Body):
+    """Quadratic-weighted kappa of two judges."""
+
+    judge_a: str
+    judge_b: str
+    criterion: str
+    kappa: float | None
+    n: int
+
+
+class LeniencyBody(Body):
+    """A judge's mean difference from the others, in points."""
+
+    judge: str
+    mean_difference: float | None
+    n: int
+
+
+class ConsistencyBody(Body):
+    """How far a judge repeats itself on tips shown twice."""
+
+    judge: str
+    exact: float | None
+    mean_abs_difference: float | None
+    n: int
+
+
+class Agreement(Body):
+    """How far the judges agree; empty lists where it takes two judges."""
+
+    experiment: str
+    judges: tuple[str, ...]
+    alpha: tuple[AlphaBody, ...]
+    kappa: tuple[KappaBody, ...]
+    leniency: tuple[LeniencyBody, ...]
+    consistency: tuple[ConsistencyBody, ...]
+    weak_below: float
+
+
+# -- judging -------------------------------------------------------------------------------------
+
+
+class JudgingItem(Body):
+    """One tip to score, blind. `scores` is null, or what this judge gave before."""
+
+    id: ItemId
+    export_id: str = Field(description="hand it back with the scores")
+    scenario: str
+    tip: str
+    scores: dict[str, int] | None = None
+
+
+class JudgingProgress(Body):
+    """How far the judging is; counts are items, hidden repeats included for this judge."""
+
+    total: int = Field(description="items of this judge")
+    done: int = Field(description="of them scored by this judge")
+    left: int = Field(description="that would be handed out in this scope")
+    pending: int = Field(description="tips that nobody has scored; at 0 a waiting run goes on")
+
+
+class JudgingNext(Body):
+    """The next items for a judge, the rubric to score them by, and the ones scored last, for going back."""
+
+    experiment: str
+    judge: str
+    items: tuple[JudgingItem, ...] = Field(description="empty when nothing is left in this scope")
+    previous: tuple[JudgingItem, ...]
+    progress: JudgingProgress
+    instructions: str
+    rubric: ExchangeRubric
+    rubric_hash: str
+
+
+class JudgingScore(Body):
+    """One judge's scores of one item; every criterion, whole numbers on the rubric's scale."""
+
+    export_id: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+    judge: JudgeIdentity
+    scores: dict[str, Annotated[int, Field(strict=True)]]
+    rationale: str | None = Field(default=None, max_length=2000)
+    reason: str = Field(default="", max_length=500, description="why a score changed; kept in its history")
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "export_id": "0123456789abcdef",
+                    "judge": {"name": "ada", "kind": "human"},
+                    "scores": {"relevance": 4, "actionability": 5, "tone": 4},
+                }
+            ]
+        }
+    )
+
+
+class JudgingSaved(Body):
+    """What became of one item: it is in MLflow when this is answered."""
+
+    id: str
+    outcome: Literal["new", "changed", "unchanged"]
+    pending_cells: int = Field(description="cells in which some tip has no score; at 0 a waiting run goes on")
+
+
+class Applied(Body):
+    """What applying a file did, or would do; counts are items."""
+
+    experiment: str
+    judge: str | None
+    dry_run: bool
+    new: int
+    changed: int
+    unchanged: int
+    unscored: int
+    cells: int
+    pending_cells: int
+    judgment_run_id: str | None
+
+
+# -- operations ----------------------------------------------------------------------------------
+
+
+class Dependency(Body):
+    """One service that the API leans on."""
+
+    name: Literal["mlflow", "airflow"]
+    ok: bool
+    detail: str = Field(description="empty when it is well")
+
+
+class Ready(Body):
+    """Can the API do its work?"""
+
+    ready: bool
+    dependencies: tuple[Dependency, ...]
+
+
+class Alive(Body):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"
+    version: str

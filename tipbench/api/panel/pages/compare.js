@@ -1,0 +1,145 @@
+// Two experiments side by side: what changed for the cells that both have.
+
+import { api } from "../api.js";
+import { h } from "../dom.js";
+import { UNKNOWN, number, signed } from "../format.js";
+import { crumb, empty, head, notice, pill, scaleBar, term } from "../parts.js";
+
+const Z_95 = 1.96;
+
+export async function comparePage({ query, signal, go }) {
+  const experiments = (await api.experiments(signal)).map((one) => one.name);
+  const [a, b] = [query.get("a"), query.get("b")];
+  const content = h(
+    "div",
+    { class: "stack" },
+    head("Compare two experiments", {
+      crumbs: crumb("Compare"),
+      lead: "The same model and prompt, before and after: another temperature, another quantisation, another rubric.",
+    }),
+  );
+  if (experiments.length < 2) {
+    content.append(
+      empty(
+        "list",
+        "It takes two experiments",
+        h("p", null, "Run a collection under another experiment name; then both can be compared here."),
+        h("a", { class: "button primary", href: "#/collect" }, "Run collection"),
+      ),
+    );
+    return { title: "Compare", content };
+  }
+  content.append(chooser(experiments, a, b, go));
+  if (a && b && a !== b) {
+    content.append(...comparison(await api.compare({ left: a, right: b }, signal)));
+  } else
+    content.append(notice("info", a && a === b ? "Choose two different experiments." : "Choose the two experiments."));
+  return { title: a && b ? `${a} and ${b}` : "Compare", content };
+}
+
+function chooser(experiments, a, b, go) {
+  const select = (id, label, chosen) =>
+    h(
+      "div",
+      { class: "field" },
+      h("label", { for: id }, label),
+      h(
+        "select",
+        { id, on: { change } },
+        h("option", { value: "" }, "Choose…"),
+        experiments.map((name) => h("option", { value: name, selected: name === chosen }, name)),
+      ),
+    );
+  const first = select("first", "First", a);
+  const second = select("second", "Second", b);
+  function change(event) {
+    const values = [first, second].map((one) => one.querySelector("select").value);
+    go(`compare?${new URLSearchParams({ a: values[0], b: values[1], at: event.target.id })}`, { replace: true });
+  }
+  return h("div", { class: "card fields" }, first, second);
+}
+
+function comparison({ left, right, warnings, cells, scale_min = 1, scale_max = 5 }) {
+  const both = cells.filter((cell) => cell.left && cell.right);
+  const only = (side, other, name) => {
+    const names = cells.filter((cell) => cell[side] && !cell[other]).map((cell) => `${cell.model} with ${cell.prompt}`);
+    return names.length ? [h("p", { class: "soft small" }, `Only in ${name}: ${names.join(", ")}.`)] : [];
+  };
+  return [
+    ...warnings.map((text) => notice("warn", text)),
+    both.length
+      ? table(both, left, right, { scale_min, scale_max })
+      : empty("list", "They share no cell", h("p", null, "No model and prompt is in both experiments.")),
+    ...only("left", "right", left),
+    ...only("right", "left", right),
+  ];
+}
+
+/** Is the change more than chance would make it? The two standard errors are taken as independent. */
+function verdict({ difference, se }) {
+  if (difference === null) return "";
+  if (se === null) return h("span", { class: "soft" }, "unknown");
+  if (Math.abs(difference) <= Z_95 * se) return pill("", "could be chance");
+  return pill(difference > 0 ? "good" : "bad", difference > 0 ? "better" : "worse");
+}
+
+function table(cells, left, right, scale) {
+  const rows = cells.map((cell) =>
+    h(
+      "tr",
+      null,
+      h(
+        "th",
+        { class: "left", scope: "row" },
+        h(
+          "span",
+          { class: "celllink" },
+          h("span", { class: "tag" }, cell.model),
+          h("span", { class: "soft" }, cell.prompt),
+        ),
+      ),
+      h("td", { class: "wide" }, number(cell.left.composite)),
+      h("td", { class: "wide" }, number(cell.right.composite)),
+      h(
+        "td",
+        null,
+        h("strong", null, signed(cell.difference)),
+        cell.difference !== null &&
+          cell.se !== null &&
+          h("span", { class: "soft small wide" }, ` ± ${number(Z_95 * cell.se)}`),
+      ),
+      h("td", { class: "left wide" }, scaleBar(cell.left, scale), scaleBar(cell.right, scale, "second")),
+      h("td", { class: "left" }, verdict(cell)),
+      h("td", { class: "wide" }, cell.seconds_ratio === null ? UNKNOWN : `× ${number(cell.seconds_ratio)}`),
+    ),
+  );
+  return h(
+    "section",
+    { class: "card" },
+    h("h2", { id: "pairs" }, "Cells that both have"),
+    h(
+      "div",
+      { class: "scroll bleed", tabindex: 0, role: "region", "aria-labelledby": "pairs" },
+      h(
+        "table",
+        null,
+        h(
+          "thead",
+          null,
+          h(
+            "tr",
+            null,
+            h("th", { class: "left", scope: "col" }, "Model and prompt"),
+            h("th", { class: "wide", scope: "col" }, term("First", left)),
+            h("th", { class: "wide", scope: "col" }, term("Second", right)),
+            h("th", { scope: "col" }, term("Change", "second minus first, with the half width of its 95% interval")),
+            h("th", { class: "left wide", scope: "col" }, "First above second"),
+            h("th", { class: "left", scope: "col" }, "Verdict"),
+            h("th", { class: "wide", scope: "col" }, term("Time", "seconds per tip, second over first")),
+          ),
+        ),
+        h("tbody", null, rows),
+      ),
+    ),
+  );
+}

@@ -1,0 +1,325 @@
+// One run, live: which task and which model is where, how long it will take, and in words what went wrong.
+
+import { api } from "../api.js";
+import { announce, fill, h } from "../dom.js";
+import { UNKNOWN, count, dateTime, duration } from "../format.js";
+import { confirm, crumb, head, icon, meter, notice, runPill, words } from "../parts.js";
+
+const TASKS = {
+  plan: "Check the configuration",
+  collect: "Collect tips",
+  export_for_judge: "Prepare the judge’s file",
+  pick_judge: "Choose the judge",
+  judge: "Judge",
+  await_scores: "Wait for scores",
+  compare: "Rank",
+};
+const MARKS = {
+  success: ["good", "check"],
+  failed: ["bad", "cross"],
+  running: ["live", "turn"],
+  waiting: ["warn", "person"],
+  skipped: ["", "dash"],
+  pending: ["", "clock"],
+};
+const IN_WORDS = {
+  success: "done",
+  failed: "failed",
+  running: "running",
+  waiting: "waiting",
+  skipped: "not needed",
+  pending: "to come",
+};
+
+export async function runPage({ parts: [id], signal }) {
+  const first = await api.dagRun(id, signal);
+  const content = h("div", { class: "stack" });
+  const line = h("div", { role: "status" });
+  const body = h("div", { class: "stack" });
+  const view = { now: first, said: null };
+  fill(content, line, body);
+
+  function onState(run) {
+    view.now = run;
+    draw(body, run);
+    const said = `${run.experiment}: ${IN_WORDS[run.state] ?? run.state}`;
+    if (view.said && view.said !== said) announce(said);
+    view.said = said;
+  }
+  const onProblem = (error) =>
+    fill(
+      line,
+      error &&
+        notice("warn", h("strong", null, `${words(error)[0]}. `), words(error)[1], " This page tries again by itself."),
+    );
+
+  onState(first);
+  if (!first.ended_at) api.follow(id, { signal, onState, onProblem });
+  const clock = setInterval(() => view.now.ended_at || tick(body, view.now), 1000);
+  signal.addEventListener("abort", () => clearInterval(clock));
+  return { title: `Run of ${first.experiment}`, content };
+}
+
+function elapsed(run) {
+  return run.started_at
+    ? ((run.ended_at ? new Date(run.ended_at) : new Date()) - new Date(run.started_at)) / 1000
+    : null;
+}
+
+function tick(body, run) {
+  const place = body.querySelector("[data-elapsed]");
+  if (place) place.textContent = duration(elapsed(run));
+}
+
+function draw(body, run) {
+  // Drawn anew on every change: what had the focus gets it back.
+  const focused = body.contains(document.activeElement) ? document.activeElement.id : null;
+  fill(
+    body,
+    top(run),
+    nextStep(run),
+    h(
+      "div",
+      { class: "two aside" },
+      h("div", { class: "stack" }, steps(run)),
+      h("div", { class: "stack" }, facts(run)),
+    ),
+  );
+  if (focused) document.getElementById(focused)?.focus();
+}
+
+function top(run) {
+  const over = Boolean(run.ended_at);
+  const links = [
+    ["airflow", run.airflow_url, "Airflow"],
+    ["mlflow", run.mlflow_url, "MLflow"],
+  ].filter(([, url]) => url);
+  return head([run.experiment, " ", runPill(run)], {
+    crumbs: crumb("Run"),
+    lead: `Started by ${run.started_by ?? "somebody"}, ${dateTime(run.started_at ?? run.queued_at)}`,
+    actions: [
+      links.map(([id, url, label]) =>
+        h(
+          "a",
+          { class: "button compact", id: `to-${id}`, href: url, target: "_blank", rel: "noopener" },
+          `Open in ${label}`,
+        ),
+      ),
+      !over &&
+        h(
+          "button",
+          { class: "button danger compact", id: "cancel", type: "button", on: { click: () => cancel(run) } },
+          "Cancel run",
+        ),
+    ],
+  });
+}
+
+async function cancel(run) {
+  if (
+    !(await confirm(
+      "Cancel this run?",
+      "The tips it has collected so far are kept; a new run of the same configuration goes on from there.",
+      "Cancel run",
+    ))
+  )
+    return;
+  try {
+    await api.cancel(run.id);
+    announce("The run is being cancelled.");
+  } catch (error) {
+    announce(`${words(error).join(". ")}`);
+  }
+}
+
+/** What the reader can do now, or why it ended. */
+function nextStep(run) {
+  const encoded = encodeURIComponent(run.experiment);
+  const judge = (label) => h("a", { class: "button primary", id: "to-judge", href: `#/judge/${encoded}` }, label);
+  const ranking = (kind) =>
+    h("a", { class: `button ${kind}`, id: "to-ranking", href: `#/leaderboard/${encoded}` }, "See the leaderboard");
+  const again = h(
+    "a",
+    { class: "button", id: "again", href: `#/collect?again=${encodeURIComponent(run.id)}` },
+    "Run again",
+  );
+  const pending = run.progress?.pending ?? 0;
+  if (run.state === "failed")
+    return h(
+      "div",
+      { class: "stack tight", role: "alert" },
+      notice(
+        "bad",
+        h("strong", null, "The run failed. "),
+        run.reason ?? "No reason was recorded; the task’s log tells more.",
+      ),
+      h("div", { class: "row" }, again, ranking("")),
+    );
+  if (run.state === "cancelled")
+    return h(
+      "div",
+      { class: "stack tight" },
+      notice("info", "The run was cancelled. What it collected is kept."),
+      h("div", { class: "row" }, again, pending > 0 && judge("Judge what is there")),
+    );
+  if (run.state === "waiting")
+    return h(
+      "div",
+      { class: "stack tight" },
+      notice(
+        "info",
+        h("strong", null, "The tips are ready to be judged. "),
+        `The run goes on by itself when every tip has a score${pending ? ` (${count(pending, "cell")} to go)` : ""}.`,
+      ),
+      h("div", { class: "row" }, judge("Judge the tips")),
+    );
+  if (run.state === "success")
+    return h("div", { class: "row" }, ranking("primary"), pending > 0 && judge("Judge the tips"), again);
+  return run.degraded && notice("warn", run.degraded);
+}
+
+function steps(run) {
+  const groups = [];
+  for (const task of run.tasks) {
+    const last = groups.at(-1);
+    if (last && last.name === task.task) last.tasks.push(task);
+    else groups.push({ name: task.task, tasks: [task] });
+  }
+  return h(
+    "section",
+    { class: "card stack", "aria-labelledby": "steps" },
+    h("h2", { id: "steps" }, "Steps"),
+    h(
+      "ol",
+      { class: "plain steps" },
+      groups.map((group) => step(group, run)),
+    ),
+  );
+}
+
+function step({ name, tasks }, run) {
+  const state = together(tasks.map((task) => task.state));
+  const [kind, drawing] = MARKS[state] ?? MARKS.pending;
+  const said = state === "pending" && run.ended_at ? "not reached" : IN_WORDS[state];
+  const times = tasks.filter((task) => task.started_at);
+  const start = times.length ? Math.min(...times.map((task) => new Date(task.started_at))) : null;
+  const ended = times.every((task) => task.ended_at) ? Math.max(...times.map((task) => new Date(task.ended_at))) : null;
+  const took = start && ended ? duration((ended - start) / 1000) : "";
+  const reasons = tasks.filter((task) => task.reason);
+  const log = tasks.filter((task) => task.url && task.state === "failed");
+  return h(
+    "li",
+    { class: kind },
+    h("span", { class: "mark" }, icon(drawing)),
+    h("span", { class: "title" }, TASKS[name] ?? name),
+    h("span", { class: "soft small num time" }, took || said),
+    h(
+      "div",
+      { class: "body" },
+      h("span", { class: "hidden" }, said),
+      name === "collect" && run.progress && lanes(run.progress, tasks),
+      reasons.map((task) => h("p", { class: "error" }, tasks.length > 1 && `${task.label}: `, task.reason)),
+      log.map((task) =>
+        h(
+          "p",
+          { class: "small" },
+          h("a", { href: task.url, target: "_blank", rel: "noopener" }, `Log of ${task.label} in Airflow`),
+        ),
+      ),
+    ),
+  );
+}
+
+/** The state of a task that stands for several: the worst news first. */
+function together(states) {
+  for (const state of ["failed", "running", "waiting"]) if (states.includes(state)) return state;
+  if (states.every((state) => state === "skipped")) return "skipped";
+  return states.every((state) => state === "success" || state === "skipped")
+    ? "success"
+    : states.includes("success")
+      ? "running"
+      : "pending";
+}
+
+function lanes(progress, tasks) {
+  const active = new Set(tasks.filter((task) => task.state === "running").map((task) => task.label));
+  return h(
+    "div",
+    { class: "lanes" },
+    progress.models.map((one) => {
+      const share = (value) => (one.planned ? value / one.planned : 0);
+      const figure = one.refused ? "refused" : `${one.finished} of ${one.planned} cells`;
+      return h(
+        "div",
+        { class: "lane" },
+        h(
+          "span",
+          null,
+          h("span", { class: "tag" }, one.model),
+          active.has(one.model) && tasks.length > 1 && h("span", { class: "soft small" }, " writes now"),
+        ),
+        h("span", { class: "soft small num" }, figure),
+        !one.refused && meter(`${one.model} collected`, share(one.finished), share(one.failed)),
+        one.refused &&
+          h("p", { class: "error" }, `The memory policy turned it away: ${one.refused}. The others go on.`),
+        one.failed > 0 &&
+          h(
+            "p",
+            { class: "error" },
+            `${count(one.failed, "cell")} failed: ${Object.entries(one.failures)
+              .map(([reason, n]) => `${n} × ${reason}`)
+              .join(", ")}. The rest goes on.`,
+          ),
+      );
+    }),
+  );
+}
+
+function facts(run) {
+  const { progress, config } = run;
+  const done = progress ? progress.finished + progress.failed : null;
+  const share = progress?.planned ? done / progress.planned : 0;
+  const collecting = progress && !run.ended_at && done < progress.planned;
+  const rows = [
+    ["Judge", run.judge],
+    ["Prompts", config.prompts],
+    ["Scenarios", config.n_scenarios === 0 ? "all" : config.n_scenarios],
+    ["Tips each", config.n_tips],
+    ["Temperature", config.temperature],
+    ["Engine", config.engine],
+  ].filter(([, value]) => value !== undefined && value !== null);
+  return h(
+    "section",
+    { class: "card stack", "aria-label": "Progress and configuration" },
+    progress &&
+      h(
+        "div",
+        { class: "stack tight" },
+        h("p", { class: "soft small" }, "Collected"),
+        h("p", { class: "big" }, `${done}`, h("span", { class: "soft" }, ` / ${progress.planned} cells`)),
+        meter(
+          "Collected",
+          progress.planned ? progress.finished / progress.planned : 0,
+          progress.planned ? progress.failed / progress.planned : 0,
+        ),
+        h(
+          "p",
+          { class: "soft small num" },
+          collecting
+            ? progress.eta_s === null
+              ? "Time left unknown yet"
+              : `About ${duration(progress.eta_s)} left`
+            : share >= 1
+              ? "All cells are there"
+              : "",
+        ),
+      ),
+    h(
+      "dl",
+      { class: "facts-list" },
+      h("dt", null, "Elapsed"),
+      h("dd", { data: { elapsed: "" } }, run.started_at ? duration(elapsed(run)) : UNKNOWN),
+      rows.map(([term, value]) => [h("dt", null, term), h("dd", null, String(value).split(",").join(", "))]),
+    ),
+  );
+}

@@ -1,0 +1,189 @@
+"""What came out: the leaderboard in every rendering, two of them side by side, and how far the judges agree."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from tipbench.api.models import Agreement, AlphaBody, ComparedCell, Comparison
+from tipbench.api.problems import Problem, documented, invalid
+from tipbench.api.routes.common import Api, Experiment, Judges
+from tipbench.api.service import Board, plain
+from tipbench.config import EXPERIMENT_PATTERN
+from tipbench.leaderboard.model import Cell, Leaderboard
+
+router = APIRouter(prefix="/api/bench", tags=["results"])
+MEDIA = {
+    "json": "application/json",
+    "md": "text/markdown",
+    "csv": "text/csv",
+    "html": "text/html",
+}
+REPORT_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
+"""The report is one file with its styles in it, and with tips that models wrote; nothing in it may run."""
+
+
+@router.get(
+    "/leaderboard/{experiment}",
+    response_model=None,
+    responses={
+        200: {
+            "description": "The leaderboard",
+            "content": {
+                "application/json": {"schema": {"$ref": "#/components/schemas/Leaderboard"}},
+                **{MEDIA[f]: {"schema": {"type": "string"}} for f in ("md", "csv", "html")},
+            },
+        },
+        304: {"description": "Nothing has changed since the ETag that was sent"},
+        **documented(401, 404, 406, 422, 502, 503),
+    },
+)
+async def leaderboard(
+    experiment: Annotated[
+        str,
+        Path(
+            pattern=EXPERIMENT_PATTERN,
+            description="an experiment's name; .json, .md, .csv or .html after it chooses the rendering",
+            examples=["tip-bench-auto"],
+        ),
+    ],
+    request: Request,
+    api: Api,
+    judges: Judges = None,
+    format: Annotated[
+        Literal["json", "md", "csv", "html"] | None, Query(description="wins over suffix and Accept")
+    ] = None,
+    download: Annotated[bool, Query(description="as an attachment with a name")] = False,
+) -> Response:
+    """Rank an experiment's (model, prompt) cells, with error bars. `Cache-Control: no-cache` computes it anew."""
+    kind: str | None = format
+    if kind is None:
+        stem, dot, suffix = experiment.rpartition(".")
+        if dot and suffix in MEDIA and len(stem) > len("tip-bench-"):
+            experiment, kind = stem, suffix
+    kind = kind or _accepted(request.headers.get("Accept", "*/*"))
+    board = await api.board(experiment, judges or (), fresh=request.headers.get("Cache-Control") == "no-cache")
+    headers = _validators(board, kind)
+    if kind == "html":
+        headers["Content-Security-Policy"] = REPORT_CSP
+    if download:
+        headers["Content-Disposition"] = f'attachment; filename="{experiment}.{kind}"'
+    if headers["ETag"] in request.headers.get("If-None-Match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(board.documents[kind], media_type=MEDIA[kind], headers=headers)
+
+
+def _accepted(header: str) -> str:
+    """The rendering that Accept likes best; a browser that would take anything gets JSON, as machines do."""
+    best, found = 0.0, ""
+    for part in header.split(","):
+        media, *parameters = (p.strip() for p in part.split(";"))
+        try:
+            q = next((float(p[2:]) for p in parameters if p.startswith("q=")), 1.0)
+        except ValueError:
+            q = 0.0
+        kind = {v: k for k, v in MEDIA.items()}.get(media, "json" if media in ("*/*", "application/*") else "")
+        if kind and q > best:
+            best, found = q, kind
+    if not found:
+        raise Problem(406, f"There is no such rendering; there are {', '.join(MEDIA.values())}.")
+    return found
+
+
+def _validators(board: Board, kind: str) -> dict[str, str]:
+    return {
+        "ETag": f'"{board.etag}-{kind}"',
+        "Cache-Control": "private, no-cache",
+        "Vary": "Accept, Cookie, Authorization",
+    }
+
+
+@router.get(
+    "/leaderboard/{experiment}/{plot}.svg",
+    response_model=None,
+    responses={
+        200: {"description": "The figure", "content": {"image/svg+xml": {"schema": {"type": "string"}}}},
+        204: {"description": "Nothing is judged yet, or no cost is known: there is nothing to draw"},
+        304: {"description": "Nothing has changed since the ETag that was sent"},
+        **documented(401, 404, 422, 502, 503),
+    },
+)
+async def plot(
+    experiment: Experiment,
+    plot: Literal["forest", "tradeoff"],
+    request: Request,
+    api: Api,
+    judges: Judges = None,
+) -> Response:
+    """The leaderboard's figures as SVG that follows the colour of the page it is put into."""
+    board = await api.board(experiment, judges or ())
+    headers = _validators(board, plot)
+    if headers["ETag"] in request.headers.get("If-None-Match", ""):
+        return Response(status_code=304, headers=headers)
+    svg = await api.plot(board, plot)
+    return Response(svg, media_type="image/svg+xml", headers=headers) if svg else Response(status_code=204)
+
+
+@router.get("/compare", responses=documented(401, 404, 422, 502, 503))
+async def compare(
+    left: Annotated[str, Query(pattern=EXPERIMENT_PATTERN)],
+    right: Annotated[str, Query(pattern=EXPERIMENT_PATTERN)],
+    api: Api,
+) -> Comparison:
+    """Two experiments' leaderboards side by side, cell by cell."""
+    if left == right:
+        raise invalid("1 fault in the request", ("right", "is the same experiment as left"))
+    one, other = (await api.board(left)).leaderboard, (await api.board(right)).leaderboard
+    cells: dict[tuple[str, str], list[Cell | None]] = {}
+    for side, board in enumerate((one, other)):
+        for cell in board.cells:
+            cells.setdefault((cell.model, cell.prompt), [None, None])[side] = cell
+    return Comparison(
+        left=left,
+        right=right,
+        warnings=tuple(_cautions(one, other)),
+        cells=tuple(_compared(model, prompt, *pair) for (model, prompt), pair in cells.items()),
+    )
+
+
+def _cautions(left: Leaderboard, right: Leaderboard) -> list[str]:
+    found = []
+    if left.rubric_hash != right.rubric_hash:
+        found.append("The two were scored under different rubrics.")
+    if {j.name for j in left.judges} != {j.name for j in right.judges}:
+        found.append("The two have different judges; one judge may be more lenient than another.")
+    if left.weights != right.weights:
+        found.append("The criteria are weighted differently.")
+    for what in ("config.temperature", "config.seed", "config.num_predict", "config.n_tips"):
+        if left.receipt.get(what) != right.receipt.get(what):
+            found.append(f"They were collected with different {what.removeprefix('config.')}.")
+    return found
+
+
+def _compared(model: str, prompt: str, left: Cell | None, right: Cell | None) -> ComparedCell:
+    difference = se = ratio = None
+    if left and right and left.composite is not None and right.composite is not None:
+        difference = right.composite - left.composite
+        if left.se is not None and right.se is not None:
+            se = math.hypot(left.se, right.se)
+    if left and right and left.seconds_per_tip and right.seconds_per_tip:
+        ratio = right.seconds_per_tip / left.seconds_per_tip
+    return ComparedCell(
+        model=model, prompt=prompt, left=left, right=right, difference=difference, se=se, seconds_ratio=ratio
+    )
+
+
+@router.get("/agreement/{experiment}", responses=documented(401, 404, 422, 502, 503))
+async def agreement(experiment: Experiment, api: Api) -> Agreement:
+    """How far the judges agree, with each other and with themselves."""
+    from tipbench.judging.agreement import WEAK_ALPHA, is_weak
+    from tipbench.stages import agreement as stage
+
+    await api.experiment_id(experiment)
+    result = await api.at_work(stage.run, experiment, api.store, api.rubric())
+    return Agreement(
+        **plain(result) | {"alpha": [AlphaBody(**plain(a), weak=is_weak(a)) for a in result.alpha]},
+        weak_below=WEAK_ALPHA,
+    )

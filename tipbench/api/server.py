@@ -1,0 +1,75 @@
+"""`tipbench serve`: the app under uvicorn, with logs that have no secret in them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+
+import uvicorn
+
+from tipbench.api.app import create_app
+from tipbench.api.settings import Settings, from_environment
+from tipbench.errors import InputError
+
+GRACE_S = 10
+"""How long open answers (live streams above all) may take when the server is stopped."""
+
+
+def serve(host: str, port: int, *, airflow_url: str | None = None, mlflow_url: str | None = None) -> None:
+    """Serve until interrupted. Without TIPBENCH_TOKENS_DIR there is one token, made for this start, and a URL that logs in once."""
+    environment = dict(os.environ)
+    if airflow_url is not None:
+        environment["TIPBENCH_AIRFLOW_URL"] = airflow_url
+    if mlflow_url is not None:
+        environment["TIPBENCH_MLFLOW_URL"] = mlflow_url
+    settings = from_environment(environment)
+    if not settings.tokens_dir and host not in ("127.0.0.1", "::1", "localhost"):
+        raise InputError(
+            f"--host {host} lets other machines in; name a folder with tokens (TIPBENCH_TOKENS_DIR), or leave --host out"
+        )
+    _configure_logs()
+    token = "" if settings.tokens_dir else secrets.token_urlsafe(24)
+    app = create_app(settings, {"laptop": token} if token else None)
+    if token:
+        _welcome(settings, f"http://{'[::1]' if host == '::1' else host}:{port}", token, app.state.auth.tokens.once())
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        timeout_graceful_shutdown=GRACE_S,
+        server_header=False,
+        date_header=True,
+    )
+
+
+def _welcome(settings: Settings, url: str, token: str, code: str) -> None:
+    where = f"Airflow at {settings.airflow_url}" if settings.airflow_url else "this machine"
+    lines = [
+        f"tipbench: results in {settings.store_url}, collections by {where}",
+        "",
+        f"  open      {url}/#/login?token={code}",
+        "            (works once)",
+        f"  or curl   -H 'Authorization: Bearer {token}' {url}/api/bench/experiments",
+        "            (works until this command ends)",
+        "",
+    ]
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()
+
+
+def _configure_logs() -> None:
+    """Everything to standard error, one line each; the audit log is JSON as it is."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    for name in ("tipbench.api", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    audit = logging.getLogger("tipbench.audit")
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(message)s"))
+    audit.addHandler(plain)
+    audit.setLevel(logging.INFO)
+    audit.propagate = False

@@ -1,0 +1,85 @@
+"""What the API is told by its environment. Configuration keys have the same variables as everywhere (TIPBENCH_<KEY>)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tipbench.config import ENV_PREFIX, KEYS, Config, build, type_of
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of it. With an `airflow_url`, Airflow runs the collections; without one, this machine does."""
+
+    config: Config
+    state_dir: Path
+    """Where this machine keeps its collections."""
+    airflow_url: str = ""
+    airflow_username: str = ""
+    airflow_password: str = field(default="", repr=False)
+    airflow_public_url: str = ""
+    mlflow_public_url: str = ""
+    tokens_dir: str = ""
+    session_secret: str = field(default="", repr=False)
+    user_header: str = ""
+    """Header in which a trusted proxy names the person behind its token."""
+    retry_s: float = 2.0
+    """How long a request waits for an MLflow that is away."""
+    read_s: float = 20.0
+    """How long one answer of MLflow may take."""
+    airflow_s: float = 5.0
+    """How long one answer of Airflow may take."""
+
+    @property
+    def store_url(self) -> str:
+        """The MLflow server; a folder when nothing names one and this machine does the work."""
+        named = self.config.mlflow_url or os.environ.get("MLFLOW_TRACKING_URI")
+        return named or ("http://localhost:5000" if self.airflow_url else str(self.state_dir.parent / "store"))
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """The settings that `environ` tells. Raises InputError for a value that does not fit its key."""
+
+    def get(name: str) -> str:
+        return environ.get(ENV_PREFIX + name, "")
+
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Settings(
+        config=build(_keys(environ), "environment"),
+        state_dir=Path(get("STATE_DIR") or Path(state) / "tipbench" / "api"),
+        airflow_url=get("AIRFLOW_URL").rstrip("/"),
+        airflow_username=get("AIRFLOW_USERNAME"),
+        airflow_password=get("AIRFLOW_PASSWORD"),
+        airflow_public_url=get("AIRFLOW_PUBLIC_URL").rstrip("/"),
+        mlflow_public_url=get("MLFLOW_PUBLIC_URL").rstrip("/"),
+        tokens_dir=get("TOKENS_DIR"),
+        session_secret=get("SESSION_SECRET"),
+        user_header=get("USER_HEADER"),
+        retry_s=float(get("MLFLOW_RETRY_S") or Settings.retry_s),
+        read_s=float(get("MLFLOW_READ_S") or Settings.read_s),
+    )
+
+
+def _keys(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Configuration keys from their variables, as the types they have; what cannot be converted is left for `build` to refuse."""
+    found: dict[str, Any] = {}
+    for name in KEYS:
+        text = environ.get(ENV_PREFIX + name.upper(), "")
+        if not text:
+            continue
+        wanted = type_of(name)
+        if wanted is bool:
+            found[name] = text.lower() in TRUE if text.lower() in TRUE | FALSE else text
+        else:
+            try:
+                found[name] = wanted(text)
+            except ValueError:
+                found[name] = text
+    return found
