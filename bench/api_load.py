@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Barrier
 
@@ -123,6 +125,23 @@ def _not_modified(client: httpx.Client, path: str, etag: str) -> httpx.Response:
     return httpx.Response(200 if answer.status_code == 304 else 500, request=answer.request)
 
 
+def multiply(database: Path, n_models: int) -> int:
+    """Give the big experiment `n_models` models, by copying the rows of its one: MLflow itself would take an hour for ten thousand."""
+    mine = f"(SELECT run_uuid FROM params WHERE key = 'model' AND value = 'm0:1b' AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'tipbench.cell_id' AND value LIKE '{BIG}/%'))"
+    with closing(sqlite3.connect(database, timeout=60)) as db, db:
+        for i in range(1, n_models):
+            changed = {
+                "run_uuid": f"printf('%08x', {i}) || substr(run_uuid, 9)",
+                "value": f"CASE key WHEN 'model' THEN 'm{i}:1b' WHEN 'tipbench.cell_id' THEN value || '/{i}' ELSE value END",
+            }
+            for table in ("runs", "params", "tags", "metrics", "latest_metrics"):
+                columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
+                text = table in ("params", "tags")
+                values = [changed[c] if c == "run_uuid" or (c == "value" and text) else f'"{c}"' for c in columns]
+                db.execute(f"INSERT INTO {table} SELECT {', '.join(values)} FROM {table} WHERE run_uuid IN {mine}")
+    return n_models * 24
+
+
 def judging(api: Api, mlflow: MlflowServer) -> None:
     """Two judges score every tip at the same moment; then the store is counted."""
     with api.client() as client:
@@ -172,21 +191,23 @@ def main() -> None:
         folder = Path(temporary)
         mlflow = MlflowServer(folder / "mlflow")
         mlflow.start()
-        n_models = max(1, arguments.cells // 24)
         prompts = ("v1", "v2-mentor", "v3-few-shot")
-        with ThreadPoolExecutor(8) as pool:
-            shares = [[f"m{i}:1b" for i in range(n_models)][n::8] for n in range(8)]
-            list(
-                pool.map(
-                    lambda models: models and fill(mlflow.url, BIG, models=models, prompts=prompts, n_scenarios=8),
-                    shares,
-                )
-            )
+        fill(mlflow.url, BIG, models=("m0:1b",), prompts=prompts, n_scenarios=8)
         fill(mlflow.url, SMALL, prompts=prompts[:2], n_scenarios=4)
         with opened(mlflow.url) as store:
             experiment_id = store.require_experiment(BIG)
         api = Api(folder, mlflow.url)
-        print(f"{n_models * 24} runs, on {os.cpu_count()} cores that the clients, the API and MLflow share", flush=True)
+        with api.client() as client:
+            for judge in JUDGES:
+                exchange = client.get(f"/api/bench/judging/{BIG}/export?judge={judge}").json()
+                exchange["judge"] = {"name": judge, "kind": "agent"}
+                for item in exchange["items"]:
+                    item["scores"] = scores_for(item, len(judge))
+                client.post(f"/api/bench/judging/{BIG}/apply", json=exchange).raise_for_status()
+        n_cells = multiply(mlflow.folder / "mlflow.db", max(1, arguments.cells // 24))
+        print(
+            f"{n_cells} judged runs, on {os.cpu_count()} cores that the clients, the API and MLflow share", flush=True
+        )
         print(f"  memory before: {api.memory('VmRSS'):.0f} MiB", flush=True)
         reads(api, mlflow, experiment_id, arguments.clients, arguments.each)
         judging(api, mlflow)

@@ -39,8 +39,8 @@ nothing pending. `compare` then writes the leaderboard to MLflow.
 
 A stopped or failed run loses nothing: clear the failed task, and it resumes."""
 
-ALL_REFUSED, SOME_FAILED = 3, 4
-"""tipbench's exit codes: the RAM policy refused every model; some cells failed."""
+USAGE, ALL_REFUSED = 2, 3
+"""Exit codes of tipbench's that no other try mends: bad input; the RAM policy refused every model."""
 NO_RETRY = {"ModelMissing", "OOMKilled"}
 """Reasons that another try does not mend."""
 URL = r"https?://[^\s/,]+(/[^\s,]*)?"
@@ -191,6 +191,8 @@ class StagePod(KubernetesPodOperator):
         if isinstance(self.container_resources, dict):
             self.container_resources = k8s.V1ResourceRequirements(**self.container_resources)
         pod = super().build_pod_request_obj(context, **kwargs)
+        # A Service called mlflow would otherwise put variables of its own among MLflow's settings.
+        pod.spec.enable_service_links = False
         for container in pod.spec.containers:
             container.security_context = CONTAINER_SECURITY
             if container.name != self.base_container_name:  # the XCom sidecar
@@ -208,7 +210,7 @@ class StagePod(KubernetesPodOperator):
             self.log.error(words)
             if killed and context is not None:
                 self.tell_mlflow(context, killed, words)
-            if outcome.get("exit_code") == 2 or (outcome.get("failed") and set(outcome["failed"]) <= NO_RETRY):
+            if outcome.get("exit_code") == USAGE or (outcome.get("failed") and set(outcome["failed"]) <= NO_RETRY):
                 raise AirflowFailException(words) from None
             raise AirflowException(words) from None
 
@@ -299,13 +301,8 @@ def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
     if not isinstance(outcome, dict) or "exit_code" not in outcome:
         words = f"Pod {name} ended with exit code {ended.exit_code}: {(ended.message or ended.reason or '').strip()}"
         return words, {}, f"Signal{ended.exit_code - 128}" if ended.exit_code > 128 else ""
-    why = [f"{n} cells failed, {reason}: {outcome['why'].get(reason, '')}" for reason, n in _failed(outcome).items()]
-    words = "; ".join(why) or outcome.get("error") or f"exit code {ended.exit_code}"
+    words = "\n".join(outcome.get("why") or []) or outcome.get("error") or f"exit code {ended.exit_code}"
     return words, outcome, ""
-
-
-def _failed(outcome: dict[str, Any]) -> dict[str, int]:
-    return outcome.get("failed") or {} if "why" in outcome else {}
 
 
 def mlflow_client(url: str) -> httpx.Client:
@@ -408,9 +405,13 @@ def common(stage: str) -> dict[str, Any]:
         "log_events_on_failure": True,
         "container_name_log_prefix_enabled": False,
         # Deferred, a pod outlives the scheduler that started it, and holds no worker slot while it runs.
-        "deferrable": stage != "export",
+        # Short stages are not worth it.
+        "deferrable": stage in ("collect", "judge"),
         "logging_interval": 10,
-        "poll_interval": 3,
+        # A worker's process lingers for a heartbeat interval (5 s) after it deferred; a trigger that fires in that time is taken
+        # for a task that was changed from outside, and costs a try.
+        "startup_check_interval_seconds": 8,
+        "poll_interval": 8,
     }  # fmt: skip
 
 

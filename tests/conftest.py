@@ -124,6 +124,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("left out")
     for reason, count in reasons.items():
         terminalreporter.write_line(f"{count} tests: {reason}")
-    terminalreporter.write_line(
-        "Tests on a cluster (kind) are not part of this run: they come with the charts and images."
-    )
+    on_cluster = sum("e2e" in item.keywords for item in terminalreporter.stats.get("deselected", []))
+    if on_cluster:
+        terminalreporter.write_line(f"{on_cluster} tests: they need the kind cluster; run: make e2e")

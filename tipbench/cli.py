@@ -199,7 +199,8 @@ def collect(config: Config, as_json: bool) -> None:
         _say_collected(result)
     code = EXIT_SOME_FAILED if result.failed else 0
     counts = {"planned": result.planned, "skipped": result.skipped, "collected": result.collected}
-    leave("collect", code, {**counts, "failed": result.failed, "why": result.why, "refused": result.refused})
+    why = [str(one) for one in result.why]
+    leave("collect", code, {**counts, "failed": result.failed, "why": why, "refused": result.refused})
     sys.exit(code)
 
 
@@ -766,8 +767,8 @@ def _say_collected(result: CollectResult) -> None:
         f"{result.experiment}: {result.planned} cells, {result.skipped} were there before, {result.collected} collected, "
         f"{sum(result.failed.values())} failed, in {result.wall_s:.0f} s."
     )
-    for reason, count in result.failed.items():
-        click.echo(f"  {count} cells failed: {reason}: {result.why[reason]}")
+    for one in result.why:
+        click.echo(f"  {one}")
     for warning in result.warnings:
         click.echo(f"  warning: {warning}")
 

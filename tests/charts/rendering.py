@@ -35,7 +35,7 @@ class Failed(Exception):
     """helm turned the values down; the message is what it said."""
 
 
-def render(chart: str, values_file: str | None = None, set: dict[str, Any] | None = None) -> list[Object]:  # noqa: A002
+def render(chart: str, values_file: str | None = None, set: dict[str, Any] | None = None) -> list[Object]:
     """The objects that an install of `chart` as release `chart` makes, tests included. Raises Failed."""
     return json.loads(_render(chart, values_file, json.dumps(set or {})))  # type: ignore[no-any-return]
 

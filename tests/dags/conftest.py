@@ -25,6 +25,7 @@ def dagbag(tmp_path_factory: pytest.TempPathFactory) -> Any:
     airflow = {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
     }
     with pytest.MonkeyPatch.context() as patch:

@@ -133,6 +133,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
             for operation in methods.values():
                 # Whoever takes a body or a parameter may find it unreadable, too large or wrong.
                 found = {400, 413, 422} if "requestBody" in operation else {422} if "parameters" in operation else set()
+                found |= set() if operation.get("security") == [] else {429}
                 faults = {str(status): answer for status, answer in problems.documented(*found).items()}
                 operation["responses"] = dict(sorted({**operation["responses"], **faults}.items()))
         app.openapi_schema = document

@@ -6,10 +6,11 @@ folder is read again and again, so that a file taken away revokes its token and 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,6 +33,8 @@ RENEW_S = 300
 READ_AGAIN_S = 2.0
 FREE_FAILURES, LONGEST_LOCK_S, FORGET_S = 5, 60.0, 600.0
 """Wrong credentials that cost nothing, the longest wait after them, and when they are forgotten."""
+LATE_S, MOST_LATE = 0.5, 50
+"""How late a wrong bearer token is answered after those, and how many of an address may be on their way."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 PUBLIC = frozenset({("GET", "/healthz"), ("GET", "/readyz"), ("POST", "/api/session")})
 """The routes that ask for nothing; every other one is the admin's."""
@@ -123,10 +126,12 @@ def _hash(text: str) -> bytes:
 
 
 class Throttle:
-    """Slows guessing down: after a few failures an address waits, twice as long each time."""
+    """Slows guessing down, by address. Whoever logs in has to wait after a few failures, twice as long each time. A wrong
+    bearer token is answered late instead: machines behind one address are not locked out by one of them."""
 
     def __init__(self, longest: int = 10_000) -> None:
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._late: Counter[str] = Counter()
         self._longest = longest
 
     def check(self, address: str) -> None:
@@ -152,6 +157,21 @@ class Throttle:
         while len(self._failures) > self._longest:
             self._failures.popitem(last=False)
 
+    async def answer_late(self, address: str) -> None:
+        """Count a wrong bearer token, and hold its answer back after a few; 429 for those that do not wait for it."""
+        self.failed(address)
+        if self._failures[address][0] <= FREE_FAILURES:
+            return
+        if self._late[address] >= MOST_LATE:
+            raise Problem(429, "Too many wrong tokens at once from here.", headers={"Retry-After": "1"})
+        self._late[address] += 1
+        try:
+            await asyncio.sleep(LATE_S)
+        finally:
+            self._late[address] -= 1
+            if not self._late[address]:
+                del self._late[address]
+
     def succeeded(self, address: str) -> None:
         """A right one ends the wait."""
         self._failures.pop(address, None)
@@ -162,7 +182,7 @@ class Auth:
 
     def __init__(self, tokens: Tokens, secret: str, user_header: str = "") -> None:
         self.tokens = tokens
-        self.throttle = Throttle()
+        self.logins, self.bearers = Throttle(), Throttle()
         self._signer = URLSafeTimedSerializer(secret or secrets.token_hex(32), salt="tipbench.session")
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._user_header = user_header
@@ -170,21 +190,27 @@ class Auth:
     # -- the check -----------------------------------------------------------------------------
 
     async def __call__(self, request: Request) -> None:
-        """The one dependency: raises 401, 403 or 429, or leaves the caller's identity in `request.state`."""
+        """The one dependency: raises 401, 403 or (for a crowd of wrong tokens) 429, or leaves the caller's identity in `request.state`."""
         if request.method not in SAFE:
             _same_site(request)
         route = request.scope.get("route")
         if (request.method.replace("HEAD", "GET"), getattr(route, "path", "")) in PUBLIC:
             return
-        request.state.identity = self.identify(request)
-        request.scope["identity"] = request.state.identity
+        try:
+            request.state.identity = request.scope["identity"] = self.identify(request)
+        except Problem:
+            if "Authorization" in request.headers:
+                await self.bearers.answer_late(address_of(request))
+            raise
 
-    def identify(self, request: Request) -> Identity:
-        """The caller. A bearer token is looked at alone, whatever cookies come with it."""
+    def identify(self, request: Request, idle_s: float | None = None) -> Identity:
+        """The caller. A bearer token is looked at alone, whatever cookies come with it. A long answer that looks again may
+        allow a cookie more than the usual time: it has only the one it began with.
+        """
         header = request.headers.get("Authorization")
         if header is not None:
             return self._bearer(header, request)
-        identity = self._session(request)
+        identity = self._session(request, IDLE_S if idle_s is None else idle_s)
         if request.method not in SAFE and not hmac.compare_digest(
             request.headers.get(CSRF_HEADER, "").encode(), (identity.csrf_token or "").encode()
         ):
@@ -195,21 +221,18 @@ class Auth:
 
     def _bearer(self, header: str, request: Request) -> Identity:
         scheme, _, token = header.partition(" ")
-        address = address_of(request)
-        self.throttle.check(address)
         name = self.tokens.name_of(token.strip()) if scheme.lower() == "bearer" and token.strip() else None
         if name is None:
-            self.throttle.failed(address)
             raise _unauthenticated("The bearer token is not one of this API's; it may have been revoked.")
         user = request.headers.get(self._user_header) if self._user_header else None
         return Identity(name, "bearer", user=user[:200] if user else None)
 
-    def _session(self, request: Request) -> Identity:
+    def _session(self, request: Request, idle_s: float) -> Identity:
         cookie = request.cookies.get(COOKIE)
         if not cookie:
             raise _unauthenticated("Log in, or send an admin token: Authorization: Bearer TOKEN.")
         try:
-            body, issued = self._signer.loads(cookie, max_age=IDLE_S, return_timestamp=True)
+            body, issued = self._signer.loads(cookie, max_age=int(idle_s), return_timestamp=True)
         except BadSignature as error:
             raise _unauthenticated("The session has expired or is not one of this API's; log in again.") from error
         now = time.time()
@@ -230,17 +253,17 @@ class Auth:
     # -- sessions ------------------------------------------------------------------------------
 
     def login(self, request: Request, token: str) -> Identity:
-        """Exchange a token, or a code for one login, for a session. Raises 401 and 429."""
+        """Exchange a token, or a code for one login, for a session. Raises 401, and 429 while the address has to wait."""
         address = address_of(request)
-        self.throttle.check(address)
+        self.logins.check(address)
         name = self.tokens.name_of(token)
         if name is None and self.tokens.redeem(token):
             name = self.tokens.first()
         mark = self.tokens.mark(name) if name is not None else None
         if name is None or mark is None:
-            self.throttle.failed(address)
+            self.logins.failed(address)
             raise _unauthenticated("This is not one of this API's tokens.")
-        self.throttle.succeeded(address)
+        self.logins.succeeded(address)
         body = {
             "name": name,
             "mark": mark,

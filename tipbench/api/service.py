@@ -27,7 +27,7 @@ from tipbench.catalog import Rubric, load_rubric
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.model import Leaderboard
 from tipbench.store import Store, StoreError
-from tipbench.store.records import CellRecord
+from tipbench.store.records import CellRecord, ExperimentInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,8 +37,8 @@ WAITING = 200
 """Calls that may wait for a thread; more are turned away at once, with 503."""
 STATE_S = 1.0
 """How long an experiment's state is believed before it is looked at again."""
-BOARDS, DIGESTS = 32, 64
-"""Leaderboards and digests kept."""
+BOARDS, DIGESTS, PAGES = 32, 64, 256
+"""Leaderboards, digests and pages of runs kept."""
 DIGEST_WORTH = 10.0
 """A digest that took a second to read is believed for ten: a list of experiments need not be newer than that."""
 
@@ -151,6 +151,8 @@ class Service:
         self._ids: Cache[_Read] = Cache(1024, "experiment", metrics)
         self._states: Cache[_Read] = Cache(1024, "state", metrics)
         self._digests: Cache[_Marked[Digest]] = Cache(DIGESTS, "digest", metrics)
+        self._lists: Cache[_Marked[list[ExperimentInfo]]] = Cache(1, "experiments", metrics)
+        self._pages: Cache[_Marked[tuple[list[CellRecord], str]]] = Cache(PAGES, "runs", metrics)
         self._boards: Cache[_Marked[Board]] = Cache(BOARDS, "leaderboard", metrics)
         self._applying: dict[str, asyncio.Lock] = {}
 
@@ -186,6 +188,29 @@ class Service:
         self.store.close()
 
     # -- experiments ---------------------------------------------------------------------------
+
+    async def experiments(self) -> list[ExperimentInfo]:
+        """All of them, at most a second old."""
+
+        async def read() -> _Marked[list[ExperimentInfo]]:
+            began = time.monotonic()
+            return _Marked("", await self.in_store(self.store.experiments), began, 0.0)
+
+        return (await self._lists.get("", lambda found: time.monotonic() - found.read_at < STATE_S, read)).value
+
+    async def cell_page(
+        self, experiment_id: str, wanted: dict[str, str], limit: int, token: str
+    ) -> tuple[list[CellRecord], str]:
+        """A page of cells, read once for a state of the experiment."""
+        mark = await self.state(experiment_id)
+
+        async def read() -> _Marked[tuple[list[CellRecord], str]]:
+            mark = await self.state(experiment_id)
+            page = await self.in_store(self.store.cell_page, experiment_id, wanted, limit, token)
+            return _Marked(mark, page, time.monotonic(), 0.0)
+
+        slot = (experiment_id, tuple(sorted(wanted.items())), limit, token)
+        return (await self._pages.get(slot, lambda found: found.mark == mark, read)).value
 
     async def experiment_id(self, name: str) -> str:
         """The experiment's id; raises 404. An id once found is believed for a while: it never changes."""

@@ -34,7 +34,7 @@ class Settings:
     """How long a request waits for an MLflow that is away."""
     read_s: float = 20.0
     """How long one answer of MLflow may take."""
-    airflow_s: float = 5.0
+    airflow_s: float = 10.0
     """How long one answer of Airflow may take."""
 
     @property
@@ -64,6 +64,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         user_header=get("USER_HEADER"),
         retry_s=float(get("MLFLOW_RETRY_S") or Settings.retry_s),
         read_s=float(get("MLFLOW_READ_S") or Settings.read_s),
+        airflow_s=float(get("AIRFLOW_READ_S") or Settings.airflow_s),
     )
 
 

@@ -33,6 +33,7 @@ from tipbench.engines.base import (
 )
 from tipbench.engines.gguf import kv_bytes_per_token
 from tipbench.errors import InputError, TipbenchError
+from tipbench.patience import Patience
 
 _T = TypeVar("_T")
 
@@ -75,6 +76,7 @@ class _Busy(Exception):
 
     def __init__(self, retry_after: float | None) -> None:
         self.retry_after = retry_after
+        super().__init__("503, its queue is full")
         super().__init__("HTTP 503")
 
 
@@ -96,6 +98,7 @@ class OllamaEngine:
             )
         except httpx.InvalidURL as error:
             raise InputError(f"--ollama-url {self._shown!r} is no URL: {error}") from error
+        self._patience = Patience(f"Ollama at {self._shown}", self._limits.unreachable)
         self._lock = threading.Lock()
         self._cannot_think: set[str] = set()
 
@@ -390,6 +393,7 @@ class OllamaEngine:
                 retry=tenacity.retry_if_exception_type((_Away, _Busy)),
                 wait=_wait,
                 stop=give_up,
+                before_sleep=self._patience,
                 reraise=True,
             ):
                 tried = time.monotonic()

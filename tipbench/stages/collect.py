@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from typing import Literal
 
@@ -66,6 +66,19 @@ class Event:
 
 
 @dataclass(frozen=True)
+class FailedCells:
+    """Cells of one model that failed for the same reason; the first one's message stands for all."""
+
+    model: str
+    reason: str
+    cells: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.model}: {self.cells} cells failed, {self.reason}: {self.message}"
+
+
+@dataclass(frozen=True)
 class CollectResult:
     """What came of a collection; counts are cells."""
 
@@ -76,8 +89,8 @@ class CollectResult:
     collected: int
     failed: Mapping[str, int]
     """reason -> cells"""
-    why: Mapping[str, str]
-    """reason -> the first such failure in words"""
+    why: tuple[FailedCells, ...]
+    """The same failures model by model, in words."""
     refused: Mapping[str, str]
     """model -> why"""
     generations: int
@@ -121,7 +134,7 @@ class _Tally:
     lock: threading.Lock = field(default_factory=threading.Lock)
     collected: int = 0
     failed: dict[str, int] = field(default_factory=dict)
-    why: dict[str, str] = field(default_factory=dict)
+    why: dict[tuple[str, str], FailedCells] = field(default_factory=dict)
     generations: int = 0
     engine_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -232,7 +245,7 @@ def _run(
         skipped=skipped,
         collected=tally.collected,
         failed=dict(tally.failed),
-        why=dict(tally.why),
+        why=tuple(tally.why.values()),
         refused=refused,
         generations=tally.generations,
         wall_s=wall_s,
@@ -394,7 +407,9 @@ class _Collector:
             return
         if block.failure is not None:
             for cell in cells:
-                self._finish(cell, (), block.failure, None, now_ms())
+                self._finish(cell, (), block.failure, None, now_ms(), quiet=True)
+            failed = FailedCells(block.model, block.failure.reason, len(cells), block.failure.message)
+            self._on_event(Event("failed", str(failed), total=self._total, done=self._done))
             return
         self._make_room(block.model)
         pool = ThreadPoolExecutor(self._config.parallel, thread_name_prefix="generate")
@@ -542,7 +557,9 @@ class _Collector:
         failure: Failure | None,
         peak: int | None,
         began: int,
+        quiet: bool = False,
     ) -> None:
+        """Hand a finished or failed cell over; `quiet` leaves the telling to whoever finishes many at once."""
         planned = cell.planned
         flags = check([c.text for c in candidates], cell.messages, [c.done_reason for c in candidates])
         counts: dict[str, int] = {}
@@ -569,6 +586,8 @@ class _Collector:
         self._journal.add(result)
         self._writer.put(result)
         self._done += 1
+        if quiet:
+            return
         name = f"{planned.model} | {planned.prompt} | {planned.scenario}"
         if failure is None:
             seconds = (result.ended_ms - began) / 1000
@@ -692,5 +711,7 @@ class _Writer:
             else:
                 reason = result.failure.reason
                 self._tally.failed[reason] = self._tally.failed.get(reason, 0) + 1
-                self._tally.why.setdefault(reason, result.failure.message)
+                so_far = self._tally.why.get((result.model, reason))
+                one = so_far or FailedCells(result.model, reason, 0, result.failure.message)
+                self._tally.why[result.model, reason] = replace(one, cells=one.cells + 1)
         self._on_event(Event("saved", f"{result.model} | {result.prompt} | {result.scenario}"))

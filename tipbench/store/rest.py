@@ -16,6 +16,7 @@ import httpx
 import tenacity
 
 from tipbench.config import SECRET_IN_URL
+from tipbench.patience import Patience
 from tipbench.store.backend import OLDEST_FIRST, StoreError, StoreUnreachable
 from tipbench.store.records import ExperimentInfo, Run
 
@@ -56,6 +57,7 @@ class RestBackend:
             trust_env=True,
         )
         self._retry_s = _retry_limit() if retry_s is None else retry_s
+        self._patience = Patience(f"MLflow at {self.where}", self._retry_s)
 
     def close(self) -> None:
         self._client.close()
@@ -69,6 +71,7 @@ class RestBackend:
                 retry=tenacity.retry_if_exception_type(_Transient),
                 wait=tenacity.wait_exponential(multiplier=0.25, max=10) + tenacity.wait_random(0, 0.5),
                 stop=tenacity.stop_after_delay(self._retry_s),
+                before_sleep=self._patience,
                 reraise=True,
             ):
                 with attempt:

@@ -115,9 +115,11 @@ spec:
             {{- end }}
           {{- end }}
           startupProbe: {{- merge (dict "periodSeconds" 5 "timeoutSeconds" 10 "failureThreshold" 60) .probe | toYaml | nindent 12 }}
+          {{- if .probe.httpGet }}
           readinessProbe: {{- merge (dict "periodSeconds" 30 "timeoutSeconds" 10) .probe | toYaml | nindent 12 }}
-          # Patient: a killed scheduler takes the tasks in its pod with it.
-          livenessProbe: {{- merge (dict "periodSeconds" 30 "timeoutSeconds" 15 "failureThreshold" 6) .probe | toYaml | nindent 12 }}
+          {{- end }}
+          # Patient: a killed scheduler takes the tasks in its pod with it, and a busy small node is slow to start a command.
+          livenessProbe: {{- merge (dict "periodSeconds" 60 "timeoutSeconds" 30 "failureThreshold" 5) .probe | toYaml | nindent 12 }}
           resources: {{- toYaml .values.resources | nindent 12 }}
           {{- $mounts := include "airflow.mounts" $root | fromYaml }}
           volumeMounts: {{- concat $mounts.volumeMounts (.mounts | default list) | toYaml | nindent 12 }}

@@ -63,7 +63,7 @@ def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:
     keys = {name: changes.pop(name) for name in list(changes) if name.isupper()}
     environment = {
         "TIPBENCH_MLFLOW_URL": store_url,
-        "TIPBENCH_STATE_DIR": str(folder / "state"),
+        "TIPBENCH_STATE_DIR": str(folder / f"state-{free_port()}"),
         "TIPBENCH_SPOOL": str(folder / "spool"),
         "TIPBENCH_OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
         **{f"TIPBENCH_{name}": value for name, value in keys.items()},

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 from fastapi.routing import APIRoute
 from itsdangerous import URLSafeTimedSerializer
 
 from tests.integration.api.conftest import TOKEN, Serve, Server, problem
 from tipbench.api import auth as auth_module
-from tipbench.api.auth import COOKIE, FREE_FAILURES, PUBLIC, Throttle
+from tipbench.api.auth import COOKIE, FREE_FAILURES, PUBLIC
 
 pytestmark = pytest.mark.integration
 
@@ -40,8 +43,7 @@ def _filled(path: str) -> str:
 def test_every_route_but_the_public_ones_answers_401(
     shared: Server, monkeypatch: pytest.MonkeyPatch, header: str | None
 ) -> None:
-    monkeypatch.setattr(auth_module, "FREE_FAILURES", 10_000)
-    monkeypatch.setattr(shared.app.state.auth, "throttle", Throttle())
+    monkeypatch.setattr(auth_module, "LATE_S", 0.0)
     routes = _routes(shared)
     assert len(routes) > 20
     headers = {"Authorization": header} if header else {}
@@ -155,8 +157,26 @@ def test_guessing_is_slowed_down_and_sessions_go_on_meanwhile(serve: Serve, mlfl
         slowed = guesser.post("/api/session", json={"token": TOKEN})
         problem(slowed, 429)
         assert int(slowed.headers["retry-after"]) >= 1
-        problem(server.session(bearer=TOKEN).get("/api/bench/me"), 429)
         assert browser.get("/api/bench/me").status_code == 200
+        assert server.client.get("/api/bench/me").status_code == 200
+
+
+def test_wrong_bearer_tokens_are_answered_late_and_right_ones_are_not(serve: Serve, mlflow_url: str) -> None:
+    server = serve(mlflow_url)
+    with server.session(bearer="wrong") as guesser:
+        for _ in range(FREE_FAILURES):
+            problem(guesser.get("/api/bench/me"), 401)
+        began = time.monotonic()
+        problem(guesser.get("/api/bench/me"), 401)
+        assert time.monotonic() - began > auth_module.LATE_S * 0.9
+        with ThreadPoolExecutor(80) as pool:
+            answers = list(
+                pool.map(lambda _: httpx.get(server.url + "/metrics", headers={"Authorization": "x"}), range(80))
+            )
+        assert {a.status_code for a in answers} <= {401, 429}
+        began = time.monotonic()
+        assert server.client.get("/api/bench/me").status_code == 200
+        assert time.monotonic() - began < auth_module.LATE_S
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class Airflow:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text(errors="replace")[-4000:]
             try:
-                backend = AirflowBackend(self.url, "admin", PASSWORD, timeout_s=10)
+                backend = AirflowBackend(self.url, "admin", PASSWORD, timeout_s=60)
                 if backend.defaults():
                     return
             except Exception:
@@ -101,7 +101,7 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
 @pytest.fixture
 def backend(airflow: Airflow) -> Iterator[AirflowBackend]:
     """The client under test."""
-    client = AirflowBackend(airflow.url, "admin", PASSWORD, public_url="http://airflow.example", timeout_s=15)
+    client = AirflowBackend(airflow.url, "admin", PASSWORD, public_url="http://airflow.example", timeout_s=60)
     yield client
     client.close()
 
@@ -160,7 +160,7 @@ def test_the_same_key_from_many_sides_at_once_makes_one_dag_run(
     airflow: Airflow, serve: Serve, mlflow_url: str
 ) -> None:
     server = serve(
-        mlflow_url, airflow_url=airflow.url, airflow_username="admin", airflow_password=PASSWORD, airflow_s=20.0
+        mlflow_url, airflow_url=airflow.url, airflow_username="admin", airflow_password=PASSWORD, airflow_s=60.0
     )
     body = {"experiment": "tip-bench-twice", "models": "a:1b", "judge": "skip"}
     headers = {"Idempotency-Key": uuid.uuid4().hex}
@@ -192,14 +192,14 @@ def test_a_token_that_airflow_no_longer_takes_is_renewed(backend: AirflowBackend
 
 
 def test_a_wrong_password_is_said_to_be_one(airflow: Airflow) -> None:
-    backend = AirflowBackend(airflow.url, "admin", "wrong", timeout_s=15)
+    backend = AirflowBackend(airflow.url, "admin", "wrong", timeout_s=60)
     with pytest.raises(Exception, match="TIPBENCH_AIRFLOW_PASSWORD"):
         backend.check()
 
 
 def test_readiness_tells_of_airflow(airflow: Airflow, serve: Serve, mlflow_url: str) -> None:
     server = serve(
-        mlflow_url, airflow_url=airflow.url, airflow_username="admin", airflow_password=PASSWORD, airflow_s=15.0
+        mlflow_url, airflow_url=airflow.url, airflow_username="admin", airflow_password=PASSWORD, airflow_s=60.0
     )
     assert httpx.get(server.url + "/readyz", timeout=60).json() == {
         "ready": True,

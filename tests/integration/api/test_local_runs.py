@@ -37,7 +37,7 @@ class Laptop:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "serve.log"
-        self._env = clean_env(folder) | {
+        self.environment = clean_env(folder) | {
             "XDG_STATE_HOME": str(folder / "state"),
             "TIPBENCH_OLLAMA_URL": ollama.url,
             "TIPBENCH_MODELS": "small:1b,other:1b",
@@ -50,7 +50,7 @@ class Laptop:
         self.log.write_bytes(b"")
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "tipbench", "serve", "--port", str(self.port)]
-            self.process = subprocess.Popen(command, env=self._env, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -221,6 +221,13 @@ def test_a_collection_that_cannot_work_says_why(tmp_path: Path, own_mlflow: Mlfl
             run = _until(client, _start(client, models="huge:9b"), lambda run: run["state"] == "failed")
             assert "9.00 billion" in run["reason"] and "limit of 4" in run["reason"]
             assert "9.00 billion" in run["progress"]["models"][0]["refused"]
+            mixed = _until(
+                client,
+                _start(client, models="small:1b,gone:1b", judge="baseline"),
+                lambda run: run["state"] in ("success", "failed"),
+            )
+            assert mixed["state"] == "success", "one model's failure does not keep the other from being compared"
+            assert mixed["tasks"][0]["state"] == "failed" and "gone:1b" in mixed["tasks"][0]["reason"]
             missing = _until(client, _start(client, models="gone:1b"), lambda run: run["state"] == "failed")
             assert "gone:1b" in missing["reason"] and "ollama pull" in missing["reason"]
             found = client.get("/api/bench/models", params={"models": "huge:9b,gone:1b"}).json()
@@ -241,6 +248,19 @@ def test_models_without_an_engine_are_told_by_their_tags(tmp_path: Path) -> None
         assert [m["allowed"] for m in body["models"]] == [True, False]
     finally:
         laptop.end()
+
+
+def test_two_do_not_share_one_folder(quick: Laptop) -> None:
+    quick.start()
+    done = subprocess.run(
+        [sys.executable, "-m", "tipbench", "serve", "--port", str(free_port())],
+        env=quick.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2 and "TIPBENCH_STATE_DIR" in done.stderr
 
 
 def test_other_machines_are_not_let_in_without_tokens(tmp_path: Path) -> None:

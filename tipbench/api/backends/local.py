@@ -6,6 +6,7 @@ waiting for a judge goes on waiting. A stage is a process of its own: it can be 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -23,9 +24,9 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from tipbench.api.backends import PipelineRun, state_of
 from tipbench.api.models import JUDGE_KEYS, SERVER_KEYS, RunState, TaskBody, TaskState
-from tipbench.api.problems import Problem
+from tipbench.api.problems import Problem, invalid
 from tipbench.config import ENV_PREFIX, KEYS, Config
-from tipbench.errors import TipbenchError
+from tipbench.errors import EXIT_SOME_FAILED, InputError, TipbenchError
 from tipbench.outcome import VARIABLE
 
 POLL_S = 2.0
@@ -81,10 +82,11 @@ class LocalBackend:
 
     name: Literal["airflow", "local"] = "local"
 
-    def __init__(
-        self, folder: Path, config: Config, store_url: str, pending: Callable[[str], bool], *, resume: bool = True
-    ) -> None:
-        """`pending` tells whether an experiment has unscored tips; it may raise TipbenchError while the store is away."""
+    def __init__(self, folder: Path, config: Config, store_url: str, pending: Callable[[str], bool]) -> None:
+        """`pending` tells whether an experiment has unscored tips; it may raise TipbenchError while the store is away.
+
+        Raises InputError when another process has the folder.
+        """
         self._folder = folder
         self._config = config
         self._store_url = store_url
@@ -92,12 +94,17 @@ class LocalBackend:
         self._lock = threading.RLock()
         self._stops: dict[str, threading.Event] = {}
         self._threads: dict[str, threading.Thread] = {}
-        self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._closing = False
         folder.mkdir(parents=True, exist_ok=True)
+        self._hold = (folder / ".lock").open("ab")
+        try:
+            fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"another tipbench serve keeps its runs in {folder}; stop it, or name another folder (TIPBENCH_STATE_DIR)"
+            ) from error
         self._records = _load(folder)
-        if resume:
-            self._recover()
+        self._recover()
 
     # -- the protocol --------------------------------------------------------------------------
 
@@ -111,7 +118,9 @@ class LocalBackend:
             if run_id in self._records:
                 return self._records[run_id].as_run(), False
             if config.get("mlflow_url", self._store_url) != self._store_url:
-                raise Problem(422, f"mlflow_url: this API keeps its runs at {self._store_url}; leave the key out.")
+                raise invalid(
+                    "configuration: 1 fault", ("/mlflow_url", f"this API keeps its runs at {self._store_url}")
+                )
             active = next(
                 (r for r in self._records.values() if r.state in ("queued", "running") and not _waits(r)), None
             )
@@ -164,6 +173,7 @@ class LocalBackend:
             stop.set()
         for thread in list(self._threads.values()):
             thread.join(STOP_S + 5)
+        self._hold.close()
 
     def _record(self, run_id: str) -> _Record:
         if run_id not in self._records:
@@ -208,10 +218,10 @@ class LocalBackend:
         reason: str | None = None
         state: RunState = "success"
         try:
-            for task in [t.task for t in record.tasks if t.state not in ("success", "skipped")]:
+            for task in [t.task for t in record.tasks if t.state in ("pending", "waiting")]:
                 self._mark(record, task, "waiting" if task == "await_scores" else "running")
-                self._stage(record, task)
-                self._mark(record, task, "success")
+                partly = self._stage(record, task)
+                self._mark(record, task, "failed" if partly else "success", partly)
         except _Stopped:
             if self._closing and _waits(record):
                 return  # It goes on waiting after the restart.
@@ -227,16 +237,22 @@ class LocalBackend:
             record.state, record.reason, record.ended_at = state, reason, datetime.now(UTC)
             self._save(record)
 
-    def _stage(self, record: _Record, task: str) -> None:
+    def _stage(self, record: _Record, task: str) -> str | None:
+        """Do one stage; what failed of it while the rest can go on, as in the DAG."""
         if task == "await_scores":
             self._await_scores(record)
-            return
+            return None
         folder = self._folder / record.id
         folder.mkdir(exist_ok=True)
         code, outcome = self._command(record, task, _arguments(task, record.config, folder))
-        tolerated = {"collect": (0, 4), "judge": (0, 4)}.get(task, (0,))
-        if code not in tolerated:
+        if code == EXIT_SOME_FAILED:
+            return "; ".join(
+                f"{n} failed, {reason}: {outcome.get('why', {}).get(reason, '')}"
+                for reason, n in outcome["failed"].items()
+            )
+        if code:
             raise _Failed(_why(outcome, code, folder / f"{task}.log"))
+        return None
 
     def _await_scores(self, record: _Record) -> None:
         began = next(t.started_at for t in record.tasks if t.task == "await_scores") or datetime.now(UTC)

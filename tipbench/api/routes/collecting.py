@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from tipbench.api.auth import Auth
+from tipbench.api.auth import LONGEST_S, Auth
 from tipbench.api.backends import PipelineRun
 from tipbench.api.models import (
     JUDGE_KEYS,
@@ -213,10 +213,9 @@ def _n_scenarios(api: Service, config: Config) -> int:
 async def estimate(body: RunRequest, api: Api) -> Estimate:
     """How long a collection will take, by what earlier ones took for a tip of the same model."""
     _, config = await checked(api, body.root)
-    store = api.store
     digests = {
         one.name: await api.digest(one.experiment_id)
-        for one in sorted(await api.in_store(store.experiments), key=lambda e: e.last_update_ms or 0)
+        for one in sorted(await api.experiments(), key=lambda e: e.last_update_ms or 0)
     }
     tips = len(config.prompt_list) * _n_scenarios(api, config) * config.n_tips
     found = []
@@ -346,7 +345,7 @@ async def _stream(run_id: str, current: DagRunDetail, request: Request, api: Ser
                 silent_since = time.monotonic()
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                auth.identify(request)
+                auth.identify(request, LONGEST_S)
                 current = await detail(api, await api.in_back_end(api.back_end.run, run_id))
             except (TipbenchError, Problem) as error:
                 problem = of(error)

@@ -30,8 +30,7 @@ router = APIRouter(prefix="/api/bench", tags=["results"])
 @router.get("/experiments", responses=documented(401, 502, 503))
 async def experiments(api: Api) -> Experiments:
     """All `tip-bench-*` experiments, most recently active first."""
-    store = api.store
-    found = await api.in_store(store.experiments)
+    found = await api.experiments()
     digests: dict[str, Digest] = {}
 
     async def read(one: ExperimentInfo) -> None:
@@ -81,7 +80,7 @@ async def runs(
     page_token: Annotated[str, Query(max_length=2000, description="from the page before")] = "",
 ) -> RunPage:
     """An experiment's runs, one for each (model, prompt, scenario), oldest first and page by page."""
-    experiment_id, store = await api.experiment_id(experiment), api.store
+    experiment_id = await api.experiment_id(experiment)
     wanted = {"model": model, "prompt": prompt, "scenario": scenario, "status": status}
     wanted_given = {name: value for name, value in wanted.items() if value is not None}
     pages: URLSafeSerializer = request.app.state.pages
@@ -94,7 +93,7 @@ async def runs(
             raise invalid("1 fault in the request", ("page_token", "is not one that this API gave")) from error
         if asked != [experiment, wanted_given]:
             raise invalid("1 fault in the request", ("page_token", "belongs to another question"))
-    cells, following = await api.in_store(store.cell_page, experiment_id, wanted_given, limit, token)
+    cells, following = await api.cell_page(experiment_id, wanted_given, limit, token)
     return RunPage(
         experiment=experiment,
         runs=tuple(_row(api, experiment_id, cell) for cell in cells),

@@ -1,0 +1,98 @@
+"""Faults while a run is under way: the run ends well, or with the true reason and a retry completes it; no cell lost or repeated."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.conftest import SMALL, Airflow, Mlflow, assert_complete, helm, kubectl, objects, secret, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+LONGER = {
+    **SMALL,
+    "n_scenarios": 4,
+    "n_tips": 3,
+    "prompts": "v1,v2-mentor",
+    "models": "smollm2:135m",
+    "judge": "baseline",
+}
+"""24 tips: long enough for something to happen in the middle."""
+
+
+def delete_pod(selector: str) -> Callable[[], None]:
+    def strike() -> None:
+        kubectl("delete", "pod", "-l", selector, "--wait=false")
+
+    return strike
+
+
+def kill_collect() -> None:
+    """As hard as it goes: no signal, no grace."""
+    kubectl("delete", "pod", "-l", "tipbench.dev/stage=collect", "--grace-period=0", "--force")
+
+
+def restart_kubelet() -> None:
+    subprocess.run(
+        ["docker", "exec", "tipbench-control-plane", "systemctl", "restart", "kubelet"], check=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize(
+    "strike",
+    [
+        pytest.param(kill_collect, id="collect-pod"),
+        pytest.param(delete_pod("app.kubernetes.io/name=ollama,app.kubernetes.io/component=server"), id="ollama"),
+        pytest.param(delete_pod("app.kubernetes.io/name=mlflow,app.kubernetes.io/component=server"), id="mlflow"),
+        pytest.param(delete_pod("app.kubernetes.io/component=scheduler"), id="scheduler"),
+        pytest.param(delete_pod("app.kubernetes.io/component=triggerer"), id="triggerer"),
+        pytest.param(delete_pod("app.kubernetes.io/component=api-server"), id="airflow-api"),
+        pytest.param(restart_kubelet, id="kubelet"),
+    ],
+)
+def test_a_run_survives(strike: Callable[[], None], airflow: Airflow, mlflow: Mlflow, experiment: str) -> None:
+    run = airflow.trigger(**LONGER, experiment=experiment)
+    until("some cells are there", lambda: len(mlflow.cells(experiment)) >= 2, timeout=240, every=0.5)
+    struck = sum(c["status"] == "FINISHED" for c in mlflow.cells(experiment))
+    strike()
+    time.sleep(2)
+    # The API server may be what is away.
+    if airflow.end(run, timeout=900) == "failed":
+        airflow.clear_failed(run)
+        assert airflow.end(run, timeout=900) == "success"
+    cells = mlflow.cells(experiment)
+    assert_complete(cells, models=1, scenarios=4, tips=3)
+    assert struck < 8, "it was over before the fault"
+    assert objects("pods", f"tipbench.dev/experiment={experiment}") == []
+
+
+def test_an_upgrade_and_a_rollback_keep_secrets_tokens_and_data(airflow: Airflow, mlflow: Mlflow) -> None:
+    names = {"airflow-admin": "password", "tipbench-admin": "token", "mlflow-postgresql": "password"}
+    before = {name: secret(name, key) for name, key in names.items()}
+    airflow.log_in()
+    experiments = len(mlflow.runs("tip-bench-e2e-defaults"))
+    values = "charts/tipbench/values-kind.yaml"
+    assert (
+        helm("upgrade", "tipbench", "charts/tipbench", "-f", values, "--set", "config.n_tips=7", "--wait").returncode
+        == 0
+    )
+    assert "7" in kubectl("get", "configmap", "tipbench-config", "-o", "jsonpath={.data.TIPBENCH_N_TIPS}")
+    for release in ("mlflow", "airflow"):
+        done = helm(
+            "upgrade",
+            release,
+            f"charts/{release}",
+            "-f",
+            f"charts/{release}/values-kind.yaml",
+            "--wait",
+            "--timeout",
+            "5m",
+        )
+        assert done.returncode == 0, done.stderr
+    assert helm("rollback", "tipbench", "--wait").returncode == 0
+    assert kubectl("get", "configmap", "tipbench-config", "-o", "jsonpath={.data.TIPBENCH_N_TIPS}") != "7"
+    assert {name: secret(name, key) for name, key in names.items()} == before
+    assert len(mlflow.runs("tip-bench-e2e-defaults")) == experiments
+    assert airflow.token_still_valid()

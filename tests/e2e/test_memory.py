@@ -1,0 +1,154 @@
+"""The RAM policy on a real cluster: refusals, a kill for memory, pods without a limit, and one model in a replica's memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import (
+    SMALL,
+    Airflow,
+    Mlflow,
+    assert_complete,
+    kubectl,
+    objects,
+    ollama_port,
+    until,
+    watching,
+)
+from tests.integration.conftest import smollm2
+from tests.integration.test_ollama_real import with_more_parameters
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+
+def provide(url: str, name: str, gguf: Path) -> None:
+    """Make Ollama have a model from a GGUF file."""
+    content = gguf.read_bytes()
+    digest = "sha256:" + hashlib.sha256(content).hexdigest()
+    httpx.post(f"{url}/api/blobs/{digest}", content=content, timeout=300).raise_for_status()
+    answer = httpx.post(
+        f"{url}/api/create", json={"model": name, "files": {"m.gguf": digest}, "stream": False}, timeout=300
+    )
+    answer.raise_for_status()
+
+
+def test_a_model_over_the_limit_is_refused_by_its_real_count(
+    airflow: Airflow, mlflow: Mlflow, experiment: str, tmp_path: Path
+) -> None:
+    big = tmp_path / "big.gguf"
+    with_more_parameters(smollm2(), big, 11, 442_316_800)
+    with ollama_port() as url:
+        provide(url, "heavy:tiny", big)
+    conf = {**SMALL, "models": "heavy:tiny,smollm2:135m", "experiment": experiment, "judge": "baseline"}
+    run = airflow.trigger(**conf)
+    assert airflow.end(run) == "success"
+    states = airflow.tasks(run)
+    assert states["collect[0]"] == "skipped" and states["collect[1]"] == "success"
+    log = airflow.log(run, "collect", 0)
+    assert "5.00 billion parameters" in log and "limit of 4 billion" in log
+    board = mlflow.runs(experiment, "tags.`tipbench.kind` = 'leaderboard'")[0]
+    leaderboard = json.loads(mlflow.artifact(board, "leaderboard.json"))
+    assert [r["model"] for r in leaderboard["refused"]] == ["heavy:tiny"]
+    assert_complete(mlflow.cells(experiment), models=1)
+
+
+def test_a_model_that_does_not_fit_ends_in_a_kill_that_is_told_with_numbers(
+    airflow: Airflow, mlflow: Mlflow, experiment: str
+) -> None:
+    """The estimate lets it through, since a context this long is only allocated while it loads."""
+    before = kubectl("get", "statefulset", "ollama", "-o", "jsonpath={.spec.template.spec.containers[0].resources}")
+    limit = "200Mi"
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/resources/limits/memory", "value": limit},
+             {"op": "replace", "path": "/spec/template/spec/containers/0/resources/requests/memory", "value": limit}]  # fmt: skip
+    try:
+        kubectl("patch", "statefulset", "ollama", "--type=json", "-p", json.dumps(patch))
+        kubectl("rollout", "status", "statefulset/ollama", "--timeout=180s")
+        run = airflow.trigger(
+            **{**SMALL, "models": "smollm2:135m", "experiment": experiment, "judge": "baseline", "num_ctx": 2048}
+        )
+        airflow.until_task(run, "collect[0]", {"failed"}, timeout=400)
+        log = airflow.log(run, "collect", 0)
+        assert "OOMKilled" in log and "200 MiB" in log and "estimated need of smollm2:135m" in log
+        cells = mlflow.cells(experiment)
+        assert {c["tags"]["tipbench.failure"] for c in cells} == {"OOMKilled"} and len(cells) == 4
+        assert "200 MiB" in cells[0]["tags"]["tipbench.failure_message"]
+    finally:
+        restore = json.loads(before)
+        patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/resources", "value": restore}]
+        kubectl("patch", "statefulset", "ollama", "--type=json", "-p", json.dumps(patch))
+        kubectl("rollout", "status", "statefulset/ollama", "--timeout=180s")
+    assert airflow.end(run) == "failed"
+    # With the memory it needs, a retry completes it.
+    airflow.clear_failed(run)
+    until("the run goes on", lambda: airflow.state(run) in ("running", "queued", "success"))
+    assert airflow.end(run) == "success"
+    assert_complete(mlflow.cells(experiment), models=1)
+
+
+def test_a_collect_pod_that_is_killed_for_memory_says_so_in_the_log_and_in_mlflow(
+    airflow: Airflow, mlflow: Mlflow, experiment: str
+) -> None:
+    run = airflow.trigger(
+        **{**SMALL, "models": "smollm2:135m", "experiment": experiment, "judge": "baseline", "collect_memory": "40Mi"}
+    )
+    airflow.until_task(run, "collect[0]", {"up_for_retry", "failed"}, timeout=300)
+    log = airflow.log(run, "collect", 0)
+    assert "OOMKilled" in log and "40Mi" in log
+    airflow.cancel(run)
+    until("nothing is left of it", lambda: not objects("pods", f"tipbench.dev/experiment={experiment}"))
+
+
+@pytest.mark.parametrize(
+    ("resources", "words"),
+    [({}, "memory limit"), ({"limits": {"memory": "64Gi"}, "requests": {"memory": "1Mi"}}, "")],
+)
+def test_a_pod_without_a_limit_or_over_the_policy_is_turned_away_by_name(resources: dict[str, Any], words: str) -> None:
+    container = {
+        "name": "greedy",
+        "image": "busybox:1.36",
+        "command": ["true"],
+        "resources": resources,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "no-limits"},
+        "spec": {
+            "containers": [container],
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        },
+    }
+    said = kubectl("apply", "-f", "-", stdin=json.dumps(pod), check=False)
+    assert "denied" in said and "no-limits" in said and "greedy" in said and words in said
+    assert "no-limits" not in kubectl("get", "pods", "-o", "name")
+
+
+def test_two_replicas_hold_two_models_one_each(airflow: Airflow, mlflow: Mlflow, experiment: str) -> None:
+    kubectl("scale", "statefulset", "ollama", "--replicas=2")
+    scheduler = ("exec", "deploy/airflow-scheduler", "-c", "scheduler", "--", "airflow")
+    try:
+        kubectl("rollout", "status", "statefulset/ollama", "--timeout=180s")
+        with ollama_port("ollama-1") as url:
+            provide(url, "smollm2:135m", smollm2())
+            provide(url, "smollm2:135m-brief", smollm2())
+        kubectl(*scheduler, "pools", "set", "ollama", "2", "two replicas", "--include-deferred")
+        urls = "http://ollama-0.ollama-headless:11434,http://ollama-1.ollama-headless:11434"
+        with watching("ollama-0", "ollama-1") as residents:
+            run = airflow.trigger(
+                models="smollm2:135m,smollm2:135m-brief", experiment=experiment, judge="baseline", ollama_url=urls,
+                n_scenarios=4, n_tips=3, num_predict=64, prompts="v1,v2-mentor",
+            )  # fmt: skip
+            assert airflow.end(run) == "success"
+        assert residents.most == {"ollama-0": 1, "ollama-1": 1}
+        assert residents.together == 2
+    finally:
+        kubectl(*scheduler, "pools", "set", "ollama", "1", "one replica", "--include-deferred")
+        kubectl("scale", "statefulset", "ollama", "--replicas=1")
+    assert_complete(mlflow.cells(experiment), models=2, scenarios=4, tips=3)

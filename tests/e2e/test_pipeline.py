@@ -1,0 +1,150 @@
+"""The DAG on a real cluster with real Ollama: from the command line of Airflow to the leaderboard in MLflow, and stage by stage without Airflow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import (
+    CONTEXT,
+    MLFLOW,
+    NAMESPACE,
+    SMALL,
+    Airflow,
+    Mlflow,
+    assert_complete,
+    helm,
+    kubectl,
+    objects,
+    until,
+    watching,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+TWO = "smollm2:135m,smollm2:135m-brief"
+
+
+def tipbench(*words: str) -> str:
+    """The command line on this machine, against the cluster's MLflow."""
+    command = [sys.executable, "-m", "tipbench", *words, "--mlflow-url", MLFLOW]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_everything_is_ready_and_nothing_restarts() -> None:
+    pods = [p for p in objects("pods") if p["metadata"].get("ownerReferences", [{}])[0].get("kind") != "Job"]
+    assert {p["metadata"]["labels"]["app.kubernetes.io/name"] for p in pods} >= {
+        "ollama",
+        "mlflow",
+        "airflow",
+        "tipbench",
+    }
+    for pod in pods:
+        assert all(c["ready"] for c in pod["status"]["containerStatuses"]), pod["metadata"]["name"]
+    assert {p["metadata"]["labels"]["app.kubernetes.io/part-of"] for p in pods} == {"tipbench"}
+
+
+@pytest.mark.parametrize("release", ["ollama", "mlflow", "airflow", "tipbench"])
+def test_helm_test_goes_through_the_service(release: str) -> None:
+    done = helm("test", release, "--timeout", "3m")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_whole_road_with_a_manual_judge(airflow: Airflow, mlflow: Mlflow, experiment: str, tmp_path: Path) -> None:
+    conf = {**SMALL, "models": TWO, "experiment": experiment}
+    said = kubectl("exec", "deploy/airflow-scheduler", "-c", "scheduler", "--",
+                   "airflow", "dags", "trigger", "bench_collect", "--conf", json.dumps(conf), "-o", "json")  # fmt: skip
+    run = json.loads(said.splitlines()[-1])[0]["dag_run_id"]
+
+    with watching("ollama-0") as residents:
+        pod = until(
+            "a collect pod", lambda: objects("pods", f"tipbench.dev/stage=collect,tipbench.dev/experiment={experiment}")
+        )[0]
+        labels = pod["metadata"]["labels"]
+        assert labels["tipbench.dev/model"] in ("smollm2-135m", "smollm2-135m-brief") and labels["tipbench.dev/run"]
+        airflow.until_task(run, "await_scores", {"up_for_reschedule"}, timeout=480)
+    assert residents.most == {"ollama-0": 1}
+    assert residents.names == set(TWO.split(","))
+
+    cells = mlflow.cells(experiment)
+    assert_complete(cells, models=2)
+    assert {c["tags"]["judge_pending"] for c in cells} == {"true"}
+
+    # The file: its path from XCom, by kubectl cp; and the same as an artifact in MLflow.
+    path = airflow.xcom(run, "export_for_judge")
+    api = next(p["metadata"]["name"] for p in objects("pods", "app.kubernetes.io/component=api"))
+    judged = tmp_path / "judge.json"
+    subprocess.run(
+        ["kubectl", "--context", CONTEXT, "cp", f"{NAMESPACE}/{api}:{path.lstrip('/')}", str(judged)],
+        check=True, capture_output=True, cwd="/",
+    )  # fmt: skip
+    export = mlflow.runs(experiment, "tags.`tipbench.kind` = 'export'")[0]
+    exchange = json.loads(judged.read_text())
+    assert json.loads(mlflow.artifact(export, "exchange.json")) == exchange
+    assert "smollm2" not in judged.read_text()
+
+    for number, item in enumerate(exchange["items"]):
+        item["scores"] = {"relevance": 1 + number % 5, "actionability": 3, "tone": 4}
+    exchange["judge"] = {"name": "ann", "kind": "human"}
+    judged.write_text(json.dumps(exchange))
+    assert airflow.state(run) == "running"
+    tipbench("judge", "apply", str(judged))
+
+    assert airflow.end(run) == "success"
+    states = airflow.tasks(run)
+    assert states["compare"] == "success" and states["judge"] == "skipped" and states["await_scores"] == "success"
+    board = mlflow.runs(experiment, "tags.`tipbench.kind` = 'leaderboard'")[0]
+    leaderboard = json.loads(mlflow.artifact(board, "leaderboard.json"))
+    assert [c["rank"] for c in leaderboard["cells"]] == [1, 2, 3, 4]
+    assert leaderboard["judges"][0]["name"] == "ann"
+    assert all(c["coverage"] == 1 and c["peak_memory_bytes"] for c in leaderboard["cells"])
+    assert objects("pods", f"tipbench.dev/experiment={experiment}") == []
+
+
+def test_with_no_conf_the_contracts_models_are_asked_for_and_named_when_missing(airflow: Airflow) -> None:
+    run = airflow.trigger(judge="baseline", experiment="tip-bench-e2e-defaults", n_scenarios=1, prompts="v1")
+    assert airflow.end(run) == "failed"
+    for index, model in enumerate(["qwen2.5:0.5b", "qwen2.5:1.5b", "gemma3:1b", "llama3.2:3b"]):
+        assert f"ollama pull {model}" in airflow.log(run, "collect", index), model
+        assert airflow.attempts(run, "collect", index) == 1  # another try would not mend it
+    log = airflow.log(run, "export_for_judge")
+    assert "nothing to judge" in log and "llama3.2:3b" in log
+
+
+def test_a_missing_model_does_not_keep_the_other_from_being_compared(
+    airflow: Airflow, mlflow: Mlflow, experiment: str
+) -> None:
+    conf = {**SMALL, "models": "missing:1b,smollm2:135m", "experiment": experiment, "judge": "baseline"}
+    run = airflow.trigger(**conf)
+    assert airflow.end(run) == "success"
+    states = airflow.tasks(run)
+    assert states["collect[0]"] == "failed" and states["collect[1]"] == "success"
+    board = mlflow.runs(experiment, "tags.`tipbench.kind` = 'leaderboard'")[0]
+    cells = json.loads(mlflow.artifact(board, "leaderboard.json"))["cells"]
+    assert {c["model"]: c["coverage"] for c in cells} == {"smollm2:135m": 1.0, "missing:1b": 0.0}
+    assert cells[-1]["failures"] == {"ModelMissing": 2} and cells[-1]["composite"] is None
+
+
+def test_stage_by_stage_without_airflow(mlflow: Mlflow, experiment: str) -> None:
+    settings = {
+        "TIPBENCH_EXPERIMENT": experiment,
+        "TIPBENCH_MODELS": "smollm2:135m",
+        **{f"TIPBENCH_{key.upper()}": str(value) for key, value in SMALL.items()},
+    }
+    for stage in ("collect", "export", "judge", "compare"):
+        name = f"e2e-{stage}-{experiment[-5:]}"
+        job = json.loads(
+            kubectl("create", "job", f"--from=cronjob/tipbench-{stage}", name, "--dry-run=client", "-o", "json")
+        )
+        env = job["spec"]["template"]["spec"]["containers"][0].setdefault("env", [])
+        env[:] = [{"name": k, "value": v} for k, v in settings.items()] + [e for e in env if e["name"] not in settings]
+        kubectl("apply", "-f", "-", stdin=json.dumps(job))
+        kubectl("wait", "--for=condition=complete", f"job/{name}", "--timeout=180s")
+        kubectl("delete", "job", name)
+    assert_complete(mlflow.cells(experiment), models=1)
+    assert mlflow.runs(experiment, "tags.`tipbench.kind` = 'leaderboard'")
