@@ -40,3 +40,7 @@ class UnreachableError(TipbenchError):
     """A service (Ollama, MLflow, a judge's endpoint) cannot be reached. Exit code 5."""
 
     exit_code = EXIT_UNREACHABLE
+
+
+class BusyError(UnreachableError):
+    """Another process is using it; the same command works later. Exit code 5, so that whatever runs this tries again."""

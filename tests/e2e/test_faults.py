@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +18,8 @@ LONGER = {
     "models": "smollm2:135m",
     "judge": "baseline",
 }
-"""24 tips: long enough for something to happen in the middle."""
+"""24 tips in 8 cells: long enough for something to happen in the middle."""
+CELLS = 8
 
 
 def delete_pod(selector: str) -> Callable[[], None]:
@@ -40,32 +40,43 @@ def restart_kubelet() -> None:
     )
 
 
+OLLAMA = delete_pod("app.kubernetes.io/name=ollama,app.kubernetes.io/component=server")
+MLFLOW = delete_pod("app.kubernetes.io/name=mlflow,app.kubernetes.io/component=server")
+SCHEDULER = delete_pod("app.kubernetes.io/component=scheduler")
+TRIGGERER = delete_pod("app.kubernetes.io/component=triggerer")
+AIRFLOW_API = delete_pod("app.kubernetes.io/component=api-server")
+
+
 @pytest.mark.parametrize(
-    "strike",
+    "strikes",
     [
-        pytest.param(kill_collect, id="collect-pod"),
-        pytest.param(delete_pod("app.kubernetes.io/name=ollama,app.kubernetes.io/component=server"), id="ollama"),
-        pytest.param(delete_pod("app.kubernetes.io/name=mlflow,app.kubernetes.io/component=server"), id="mlflow"),
-        pytest.param(delete_pod("app.kubernetes.io/component=scheduler"), id="scheduler"),
-        pytest.param(delete_pod("app.kubernetes.io/component=triggerer"), id="triggerer"),
-        pytest.param(delete_pod("app.kubernetes.io/component=api-server"), id="airflow-api"),
-        pytest.param(restart_kubelet, id="kubelet"),
+        pytest.param((kill_collect, OLLAMA), id="collect-pod-then-ollama"),
+        pytest.param((MLFLOW, SCHEDULER), id="mlflow-then-scheduler"),
+        pytest.param((TRIGGERER, AIRFLOW_API), id="triggerer-then-airflow-api"),
+        pytest.param((restart_kubelet,), id="kubelet"),
     ],
 )
-def test_a_run_survives(strike: Callable[[], None], airflow: Airflow, mlflow: Mlflow, experiment: str) -> None:
+def test_a_run_survives(
+    strikes: tuple[Callable[[], None], ...], airflow: Airflow, mlflow: Mlflow, experiment: str
+) -> None:
+    """Two faults in one run, some cells apart."""
     run = airflow.trigger(**LONGER, experiment=experiment)
-    until("some cells are there", lambda: len(mlflow.cells(experiment)) >= 2, timeout=240, every=0.5)
-    struck = sum(c["status"] == "FINISHED" for c in mlflow.cells(experiment))
-    strike()
-    time.sleep(2)
+    for number, strike in enumerate(strikes):
+        until("some cells are there", lambda n=number: finished(mlflow, experiment) > n, timeout=400, every=0.5)
+        struck = finished(mlflow, experiment)
+        strike()
+    assert struck < CELLS, "it was over before the last fault"
     # The API server may be what is away.
     if airflow.end(run, timeout=900) == "failed":
         airflow.clear_failed(run)
         assert airflow.end(run, timeout=900) == "success"
-    cells = mlflow.cells(experiment)
-    assert_complete(cells, models=1, scenarios=4, tips=3)
-    assert struck < 8, "it was over before the fault"
+    assert_complete(mlflow.cells(experiment), models=1, scenarios=4, tips=3)
     assert objects("pods", f"tipbench.dev/experiment={experiment}") == []
+
+
+def finished(mlflow: Mlflow, experiment: str) -> int:
+    """Cells that are complete."""
+    return sum(cell["status"] == "FINISHED" for cell in mlflow.cells(experiment))
 
 
 def test_an_upgrade_and_a_rollback_keep_secrets_tokens_and_data(airflow: Airflow, mlflow: Mlflow) -> None:

@@ -80,7 +80,7 @@ def test_the_whole_road_with_a_manual_judge(airflow: Airflow, mlflow: Mlflow, ex
     api = next(p["metadata"]["name"] for p in objects("pods", "app.kubernetes.io/component=api"))
     judged = tmp_path / "judge.json"
     subprocess.run(
-        ["kubectl", "--context", CONTEXT, "cp", f"{NAMESPACE}/{api}:{path.lstrip('/')}", str(judged)],
+        ["kubectl", "--context", CONTEXT, "cp", f"{NAMESPACE}/{api}:{path}", str(judged)],
         check=True, capture_output=True, cwd="/",
     )  # fmt: skip
     export = mlflow.runs(experiment, "tags.`tipbench.kind` = 'export'")[0]

@@ -281,9 +281,13 @@ def test_a_model_over_the_limit_is_refused_by_its_real_count_and_the_others_run(
     assert not [r for r in fake.requests if r["model"] == "gemma3:4b"]
 
 
-def test_all_models_refused_is_exit_3(tipbench: Tipbench, fake: FakeOllama, mlflow_url: str) -> None:
+def test_all_models_refused_is_exit_3_and_the_refusal_is_kept(
+    tipbench: Tipbench, fake: FakeOllama, store: Store, mlflow_url: str
+) -> None:
     done = tipbench(*arguments(fake, mlflow_url, "tip-bench-none", "--max-model-b", "0.5"))
     assert done.returncode == 3 and "1.00 billion" in done.stderr and "0.5 billion" in done.stderr
+    kept = store.collections(store.require_experiment("tip-bench-none"))
+    assert len(kept) == 1 and "0.5 billion" in kept[0].refused["small:1b"] and kept[0].plan == ()
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
@@ -304,7 +308,7 @@ def test_two_collectors_on_one_spool_do_not_save_twice(fake: FakeOllama, mlflow_
     second = subprocess.run(command, env=clean_env(tmp_path), capture_output=True, text=True, check=False)
     first.communicate(timeout=60)
     assert first.returncode == 0
-    assert second.returncode == 2 and "another tipbench collect" in second.stderr
+    assert second.returncode == 5 and "another tipbench collect" in second.stderr
 
 
 def test_parallel_requests_fill_the_same_cells(

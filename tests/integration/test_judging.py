@@ -381,3 +381,51 @@ def test_weights_that_cannot_be_are_refused(tipbench: Tipbench, collected: Colle
 def test_an_unknown_experiment_is_named_with_those_there_are(tipbench: Tipbench, collected: Collected) -> None:
     done = tipbench("compare", "--experiment", "tip-bench-nope", "--mlflow-url", collected.url)
     assert done.returncode == 2 and "tip-bench-judge-shared" in done.stderr
+
+
+def test_a_pods_export_puts_another_exports_scores_aside_and_keeps_its_own(
+    tipbench: Tipbench, exported: Path, collected: Collected
+) -> None:
+    """What a stage in a cluster does, where nobody can be asked."""
+    command = ("judge", "export", "--out", exported, "--aside", *collected.options)
+    scored = score_all(exported, "ann", lambda n, c: 3)
+    assert tipbench(*command).returncode == 0
+    assert json.loads(exported.read_text()) == scored  # the same export: a retry keeps what was scored
+    assert tipbench(*command, "--seed", 7).returncode == 0
+    aside = exported.with_name(f"{exported.stem}-{scored['export_id']}.json")
+    assert json.loads(aside.read_text()) == scored
+    fresh = json.loads(exported.read_text())
+    assert fresh["export_id"] != scored["export_id"]
+    assert all(score is None for item in fresh["items"] for score in item["scores"].values())
+
+
+def test_an_export_that_finds_nothing_of_what_it_expects_says_so_of_each_model(
+    tipbench: Tipbench, collected: Collected, tmp_path: Path
+) -> None:
+    command = ("judge", "export", "--out", tmp_path / "x.json", *collected.options)
+    assert tipbench(*command, "--expect", "absent:1b,small:1b").returncode == 0
+    refused = tipbench(*command, "--expect", "absent:1b, other:2b")
+    assert refused.returncode == 2
+    assert "absent:1b: no cell was collected" in refused.stderr and "other:2b: no cell" in refused.stderr
+
+
+def test_the_exchange_file_is_an_artifact_too(exported: Path, collected: Collected) -> None:
+    store = open_store(collected.url)
+    experiment = store.require_experiment(collected.experiment)
+    export_id = json.loads(exported.read_text())["export_id"]
+    run = next(r for r in store._runs(experiment, "export") if r.tags["tipbench.export_id"] == export_id)
+    assert store._backend.get_artifact(run, "exchange.json") == exported.read_bytes()
+    store.close()
+
+
+def test_scoring_and_applying_in_one_go_leaves_its_outcome(
+    tipbench: Tipbench, exported: Path, collected: Collected, tmp_path: Path
+) -> None:
+    outcome = tmp_path / "outcome.json"
+    done = tipbench(
+        "judge", "score", exported, "--with", "baseline", "--apply", "--mlflow-url", collected.url,
+        env={"TIPBENCH_RESULT_FILE": str(outcome)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    left = json.loads(outcome.read_text())
+    assert left["stage"] == "judge" and left["exit_code"] == 0 and left["left"] == 0 and left["pending_cells"] == 0

@@ -20,6 +20,8 @@ INK = "#010203"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8f7bd6")
 """Okabe and Ito's colours, which people with any colour vision can tell apart; markers tell models apart as well."""
 MARKERS = "osD^vPX"
+MOST_LABELS = 100
+"""Points with their rank beside them; of more, only the Pareto front has it. Finding a free place takes time in their square."""
 LEGEND_COLUMNS = 4
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -122,7 +124,8 @@ def _scatter(
         color, marker = colors[cell.model]
         face = color if cell.pareto else "none"
         axes.plot([x], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle="", zorder=3)
-    for (cell, x, y), offset in zip(points, _offsets(axes, [(x, y) for _, x, y in points]), strict=True):
+    labelled = points if len(points) <= MOST_LABELS else [p for p in points if p[0].pareto]
+    for (cell, x, y), offset in zip(labelled, _offsets(axes, [(x, y) for _, x, y in labelled]), strict=True):
         axes.annotate(
             str(cell.rank), (x, y), xytext=offset, textcoords="offset points", ha="center", va="center", fontsize=9
         )

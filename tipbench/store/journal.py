@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tipbench.errors import InputError
+from tipbench.errors import BusyError, InputError
 from tipbench.store.records import Candidate, CellResult
 
 
@@ -39,12 +39,12 @@ class Journal:
     def hold(self) -> None:
         """Keep other processes off this folder until `release`, or until this process ends, however it ends.
 
-        Raises InputError when another process holds it: two collectors would save each other's cells twice.
+        Raises BusyError when another process holds it: two collectors would save each other's cells twice.
         """
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(
+            raise BusyError(
                 f"another tipbench collect is filling this experiment from {self.folder}; wait for it, or give this one "
                 "a folder of its own with --spool"
             ) from error

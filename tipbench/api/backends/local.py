@@ -246,10 +246,8 @@ class LocalBackend:
         folder.mkdir(exist_ok=True)
         code, outcome = self._command(record, task, _arguments(task, record.config, folder))
         if code == EXIT_SOME_FAILED:
-            return "; ".join(
-                f"{n} failed, {reason}: {outcome.get('why', {}).get(reason, '')}"
-                for reason, n in outcome["failed"].items()
-            )
+            counts = [f"{count} failed: {reason}" for reason, count in outcome.get("failed", {}).items()]
+            return "; ".join(outcome.get("why") or counts) or "a part failed"
         if code:
             raise _Failed(_why(outcome, code, folder / f"{task}.log"))
         return None
