@@ -11,6 +11,7 @@ Airflow 3 that has the cncf-kubernetes provider; what differs between clusters c
 | TIPBENCH_OLLAMA_URL, TIPBENCH_MLFLOW_URL | localhost | defaults of the two parameters |
 | TIPBENCH_CONFIG_MAP | tipbench-config | settings of the cluster that no parameter names |
 | TIPBENCH_EXCHANGE_CLAIM | tipbench-exchange | volume for exchange files and journals |
+| TIPBENCH_CATALOG_CONFIG_MAP | tipbench-catalog | scenarios, prompts and a rubric of one's own, at /catalog; need not be there |
 | TIPBENCH_STAGE_SERVICE_ACCOUNT | tipbench-stage | may hold leases and look at pods |
 | TIPBENCH_POOL | ollama | pool with a slot for each Ollama replica, created with include_deferred |
 | TIPBENCH_MLFLOW_SECRET, TIPBENCH_JUDGE_SECRET | | Secrets with MLflow's credentials, and with OPENAI_API_KEY |
@@ -375,6 +376,7 @@ def common(stage: str) -> dict[str, Any]:
     for name in ("MLFLOW_SECRET", *(("JUDGE_SECRET",) if stage == "judge" else ())):
         if setting(name, ""):
             sources.append(k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(setting(name, ""), optional=True)))
+    catalog = k8s.V1ConfigMapVolumeSource(name=setting("CATALOG_CONFIG_MAP", "tipbench-catalog"), optional=True)
     claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=setting("EXCHANGE_CLAIM", "tipbench-exchange"))
     return {
         "name": f"tipbench-{stage}",
@@ -392,10 +394,12 @@ def common(stage: str) -> dict[str, Any]:
         "security_context": POD_SECURITY,
         "volumes": [
             k8s.V1Volume(name="exchange", persistent_volume_claim=claim),
+            k8s.V1Volume(name="catalog", config_map=catalog),
             k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit="256Mi")),
         ],
         "volume_mounts": [
             k8s.V1VolumeMount(name="exchange", mount_path=EXCHANGE),
+            k8s.V1VolumeMount(name="catalog", mount_path="/catalog", read_only=True),
             k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108 - inside the pod
         ],
         "startup_timeout_seconds": 600,
