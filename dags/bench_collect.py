@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -216,24 +217,21 @@ class StagePod(KubernetesPodOperator):
             raise AirflowException(words) from None
 
     def tell_mlflow(self, context: Any, reason: str, words: str) -> None:
-        """Note on the collection's run what it died of: a killed process cannot say it itself."""
-        params = context["params"]
+        """Note on the collection's run what it died of, since a killed process cannot; a run that it had no time for is made."""
         if self.task_id != "collect":
             return
+        model, run_label, params = self.labels["tipbench.dev/model"], label(context["run_id"]), context["params"]
+        mine = f"tags.`tipbench.kind` = 'collection' AND tags.`tipbench.run` = '{run_label}' AND attributes.status = 'RUNNING'"
+        tags = {"tipbench.failure": reason, "tipbench.failure_message": words}
         try:
-            with mlflow_client(params["mlflow_url"]) as client:
-                for run in find_runs(
-                    client,
-                    params["experiment"],
-                    f"tags.`tipbench.kind` = 'collection' AND tags.`tipbench.run` = '{label(context['run_id'])}'"
-                    " AND attributes.status = 'RUNNING'",
-                ):
-                    if self.labels.get("tipbench.dev/model") != label(tag_of(run, "tipbench.models")):
-                        continue
-                    run_id = run["info"]["run_id"]
-                    for key, value in (("tipbench.failure", reason), ("tipbench.failure_message", words)):
-                        client.post("/runs/set-tag", json={"run_id": run_id, "key": key, "value": value})
-                    client.post("/runs/update", json={"run_id": run_id, "status": "KILLED"})
+            with Mlflow(params["mlflow_url"]) as mlflow:
+                experiment = mlflow.experiment(params["experiment"]) or mlflow.create(params["experiment"])
+                found = [run for run in mlflow.runs(experiment, mine) if label(tag_of(run, "tipbench.models")) == model]
+                if not found:
+                    about = {"tipbench.kind": "collection", "tipbench.run": run_label, "tipbench.models": model}
+                    found = [mlflow.start(experiment, f"collection of {model}", about)]
+                for run in found:
+                    mlflow.end(run["info"]["run_id"], "KILLED", tags)
         except httpx.HTTPError as error:
             self.log.warning("MLflow could not be told: %s", error)
 
@@ -266,11 +264,15 @@ class ScoresSensor(BaseSensorOperator):
         params = context["params"]
         pending = "tags.`tipbench.kind` = 'cell' AND tags.judge_pending = 'true'"
         try:
-            with mlflow_client(params["mlflow_url"]) as client:
-                left = len(find_runs(client, params["experiment"], pending))
+            with Mlflow(params["mlflow_url"]) as mlflow:
+                experiment = mlflow.experiment(params["experiment"])
+                left = len(mlflow.runs(experiment, pending)) if experiment else None
         except httpx.HTTPError as error:
             self.log.warning("MLflow cannot be asked (%s); trying again in %s s", error, self.poke_interval)
             return False
+        if left is None:
+            # It was there when the file was exported. An unjudged run must not pass because nothing is there to be judged.
+            raise AirflowFailException(f"experiment {params['experiment']} is gone from {params['mlflow_url']}")
         path = context["ti"].xcom_pull(task_ids="export_for_judge")
         self.log.info("%s cells of %s wait for scores (exchange file: %s)", left, params["experiment"], path)
         return left == 0
@@ -301,35 +303,62 @@ def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
         return words, outcome, reason
     if not isinstance(outcome, dict) or "exit_code" not in outcome:
         words = f"Pod {name} ended with exit code {ended.exit_code}: {(ended.message or ended.reason or '').strip()}"
-        return words, {}, f"Signal{ended.exit_code - 128}" if ended.exit_code > 128 else ""
+        told = {"exit_code": ended.exit_code}
+        return words, told, f"Signal{ended.exit_code - 128}" if ended.exit_code > 128 else ""
     words = "\n".join(outcome.get("why") or []) or outcome.get("error") or f"exit code {ended.exit_code}"
     return words, outcome, ""
 
 
-def mlflow_client(url: str) -> httpx.Client:
-    """MLflow's REST API; credentials come from MLflow's own variables."""
-    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-    auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
-    return httpx.Client(base_url=url.rstrip("/") + "/api/2.0/mlflow", auth=auth, timeout=30)
+class Mlflow:
+    """The few calls of MLflow's REST API that the DAG itself makes; credentials come from MLflow's own variables."""
 
+    def __init__(self, url: str) -> None:
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+        auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
+        self._client = httpx.Client(base_url=url.rstrip("/") + "/api/2.0/mlflow", auth=auth, timeout=30)
 
-def find_runs(client: httpx.Client, experiment: str, condition: str) -> list[dict[str, Any]]:
-    """All runs of the experiment that match; none when it does not exist yet."""
-    found = client.get("/experiments/get-by-name", params={"experiment_name": experiment})
-    if found.status_code == 404:
-        return []
-    body: dict[str, Any] = {
-        "experiment_ids": [found.raise_for_status().json()["experiment"]["experiment_id"]],
-        "filter": condition,
-        "max_results": 1000,
-    }
-    runs: list[dict[str, Any]] = []
-    while True:
-        page = client.post("/runs/search", json=body).raise_for_status().json()
-        runs += page.get("runs", [])
-        if not page.get("next_page_token"):
-            return runs
-        body["page_token"] = page["next_page_token"]
+    def __enter__(self) -> Mlflow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        return self._client.post(path, json=body).raise_for_status().json()
+
+    def experiment(self, name: str) -> str | None:
+        """The id of an experiment; None when there is none of that name."""
+        found = self._client.get("/experiments/get-by-name", params={"experiment_name": name})
+        if found.status_code == 404:
+            return None
+        return found.raise_for_status().json()["experiment"]["experiment_id"]
+
+    def create(self, name: str) -> str:
+        """Make an experiment; returns its id."""
+        return self._post("/experiments/create", name=name)["experiment_id"]
+
+    def runs(self, experiment: str, condition: str) -> list[dict[str, Any]]:
+        """All runs of an experiment that match."""
+        runs: list[dict[str, Any]] = []
+        more: dict[str, str] = {}
+        while True:
+            page = self._post("/runs/search", experiment_ids=[experiment], filter=condition, max_results=1000, **more)
+            runs += page.get("runs", [])
+            if not page.get("next_page_token"):
+                return runs
+            more = {"page_token": page["next_page_token"]}
+
+    def start(self, experiment: str, name: str, tags: dict[str, str]) -> dict[str, Any]:
+        """A new run."""
+        pairs = [{"key": key, "value": value} for key, value in tags.items()]
+        now = int(time.time() * 1000)
+        return self._post("/runs/create", experiment_id=experiment, run_name=name, start_time=now, tags=pairs)["run"]
+
+    def end(self, run_id: str, status: str, tags: dict[str, str]) -> None:
+        """Close a run, with tags."""
+        for key, value in tags.items():
+            self._post("/runs/set-tag", run_id=run_id, key=key, value=value)
+        self._post("/runs/update", run_id=run_id, status=status, end_time=int(time.time() * 1000))
 
 
 def tag_of(run: dict[str, Any], key: str) -> str:

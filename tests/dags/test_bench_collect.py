@@ -99,7 +99,7 @@ def test_the_reference_lists_the_parameters_as_they_are(dag: Any) -> None:
         kind = param.schema["type"] + (": " + ", ".join(param.schema["enum"]) if "enum" in param.schema else "")
         rows.append(f"| `{name}` | {kind} | {default} | {param.description} |")
     page = Path(__file__).parents[2] / "docs" / "reference" / "dag.md"
-    head, mark, found = page.read_text().partition("PYTEST=\"-m dags\" -->\n")
+    head, mark, found = page.read_text().partition('PYTEST="-m dags" -->\n')
     table = "\n" + "\n".join(rows) + "\n"
     if os.environ.get("UPDATE_DOCS"):
         page.write_text(head + mark + table)
@@ -264,8 +264,9 @@ def test_an_error_is_said_in_the_stages_own_words(module: ModuleType) -> None:
 
 
 def test_a_pod_that_says_nothing_is_told_by_its_last_lines(module: ModuleType) -> None:
-    words, _, killed = module.explain(failed_pod(exit_code=137, reason="Error", message="last line"))
+    words, outcome, killed = module.explain(failed_pod(exit_code=137, reason="Error", message="last line"))
     assert "exit code 137" in words and "last line" in words and killed == "Signal9"
+    assert outcome == {"exit_code": 137}
 
 
 def test_an_evicted_pod_is_told_by_the_kubelets_words(module: ModuleType) -> None:

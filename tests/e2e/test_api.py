@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.browser.conftest import DESKTOP, SCREENSHOTS, browser  # noqa: F401 - a fixture
-from tests.browser.test_panel import wait_saved
+from tests.browser.test_panel import judge_all
 from tests.e2e.conftest import API, SMALL, Airflow, Mlflow, assert_complete, kubectl, secret, until
 
 if TYPE_CHECKING:
@@ -117,14 +117,7 @@ def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: st
     page.get_by_label("Your name as judge").fill("ada")
     page.keyboard.press("Enter")
     page.get_by_text("0 of").wait_for()
-    for tip in range(1, 9):
-        for score in ("4", "5", "3"):
-            page.keyboard.press(score)
-        page.locator("main", has_text=re.compile(rf"{tip} of \d+ tips?.*(Relevance|Every tip)", re.DOTALL)).wait_for()
-        wait_saved(page)
-        if page.get_by_text("Every tip has a score").is_visible():
-            break
-    page.get_by_text("Every tip has a score").wait_for()
+    judge_all(page)
     page.screenshot(path=SCREENSHOTS / "kind-judge-done.png", full_page=True)
 
     run = httpx.get(

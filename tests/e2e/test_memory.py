@@ -100,6 +100,9 @@ def test_a_collect_pod_that_is_killed_for_memory_says_so_in_the_log_and_in_mlflo
     airflow.until_task(run, "collect[0]", {"up_for_retry", "failed"}, timeout=300)
     log = airflow.log(run, "collect", 0)
     assert "OOMKilled" in log and "40Mi" in log
+    killed = mlflow.runs(experiment, "tags.`tipbench.kind` = 'collection'")
+    assert {r["tags"]["tipbench.failure"] for r in killed} == {"OOMKilled"}
+    assert "40Mi" in killed[0]["tags"]["tipbench.failure_message"] and killed[0]["status"] == "KILLED"
     airflow.cancel(run)
     until("nothing is left of it", lambda: not objects("pods", f"tipbench.dev/experiment={experiment}"))
 

@@ -81,7 +81,7 @@ def test_a_twin_from_a_lost_answer_is_swept_away(store: Store, experiment: str) 
     store._backend.create_run(experiment, "lost", {"tipbench.kind": "cell", "tipbench.cell_id": "c1"}, 500)
     saved = store.save_cell(experiment, parent.run_id, cell(), None)
     assert store.cell_runs(experiment)["c1"].run_id == saved.run_id
-    store.sweep(experiment, store.cell_runs(experiment))
+    store.sweep(experiment)
     assert [r.run_id for r in store._runs(experiment, "cell")] == [saved.run_id]
 
 

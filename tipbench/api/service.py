@@ -37,6 +37,8 @@ WAITING = 200
 """Calls that may wait for a thread; more are turned away at once, with 503."""
 STATE_S = 1.0
 """How long an experiment's state is believed before it is looked at again."""
+LOOKING_S = 10.0
+"""How long it is still handed out while somebody else looks: a crowd does not wait for one slow look."""
 BOARDS, DIGESTS, PAGES = 32, 64, 256
 """Leaderboards, digests and pages of runs kept."""
 DIGEST_WORTH = 10.0
@@ -99,13 +101,24 @@ class Cache(Generic[T]):
         """Compute it anew next time."""
         self._kept.pop(slot, None)
 
-    async def get(self, slot: object, is_fresh: Callable[[T], bool], compute: Callable[[], Awaitable[T]]) -> T:
-        """The slot's value while `is_fresh`, else what `compute` makes of it."""
+    async def get(
+        self,
+        slot: object,
+        is_fresh: Callable[[T], bool],
+        compute: Callable[[], Awaitable[T]],
+        meanwhile: Callable[[T], bool] = lambda value: False,
+    ) -> T:
+        """The slot's value while `is_fresh`, else what `compute` makes of it. While somebody else computes, one that is good
+        enough `meanwhile` is handed out at once.
+        """
         if slot in self._kept and is_fresh(self._kept[slot]):
             self._hits.inc()
             self._kept.move_to_end(slot)
             return self._kept[slot]
         lock = self._locks.setdefault(slot, asyncio.Lock())
+        if lock.locked() and slot in self._kept and meanwhile(self._kept[slot]):
+            self._hits.inc()
+            return self._kept[slot]
         try:
             async with lock:
                 if slot in self._kept and is_fresh(self._kept[slot]):
@@ -196,7 +209,13 @@ class Service:
             began = time.monotonic()
             return _Marked("", await self.in_store(self.store.experiments), began, 0.0)
 
-        return (await self._lists.get("", lambda found: time.monotonic() - found.read_at < STATE_S, read)).value
+        found = await self._lists.get(
+            "",
+            lambda one: time.monotonic() - one.read_at < STATE_S,
+            read,
+            lambda one: time.monotonic() - one.read_at < LOOKING_S,
+        )
+        return found.value
 
     async def cell_page(
         self, experiment_id: str, wanted: dict[str, str], limit: int, token: str
@@ -226,14 +245,20 @@ class Service:
         return known.mark
 
     async def state(self, experiment_id: str) -> str:
-        """A mark of all that a leaderboard depends on, at most a second old."""
+        """A mark of all that a leaderboard depends on: a second old, or as old as it takes to look again."""
 
         async def read() -> _Read:
             store = self.store
             began = time.monotonic()
             return _Read(await self.in_store(store.state, experiment_id), began)
 
-        return (await self._states.get(experiment_id, lambda s: time.monotonic() - s.read_at < STATE_S, read)).mark
+        found = await self._states.get(
+            experiment_id,
+            lambda s: time.monotonic() - s.read_at < STATE_S,
+            read,
+            lambda s: time.monotonic() - s.read_at < LOOKING_S,
+        )
+        return found.mark
 
     def changed(self, experiment_id: str) -> None:
         """Something was just written: look again before believing anything."""

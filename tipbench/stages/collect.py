@@ -231,7 +231,7 @@ def _run(
     except BaseException as error:
         _finish_broken(store, writer, parent, tally, error)
         raise
-    store.sweep(experiment_id, store.cell_runs(experiment_id))
+    store.sweep(experiment_id)
     wall_s = (now_ms() - started) / 1000
     store.end_collection(
         parent,
