@@ -24,6 +24,8 @@ KUBECTL := kubectl --context kind-$(CLUSTER) --namespace tipbench
 HELM := helm --kube-context kind-$(CLUSTER) --namespace tipbench
 RELEASES := tipbench ollama mlflow airflow
 export DOCKER_BUILDKIT := 1
+# The machine's own certificates, so that an index behind a company's proxy is trusted as everything else is.
+export UV_SYSTEM_CERTS ?= true
 
 .PHONY: help install demo test lint types check lock clean images kind-up kind-load kind-install kind-down e2e
 

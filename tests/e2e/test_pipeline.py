@@ -37,7 +37,7 @@ def tipbench(*words: str) -> str:
 
 
 def test_everything_is_ready_and_labelled() -> None:
-    pods = [p for p in objects("pods") if p["status"]["phase"] not in ("Succeeded", "Failed")]
+    pods = [p for p in objects("pods", "!tipbench.dev/stage") if p["status"]["phase"] not in ("Succeeded", "Failed")]
     names = {p["metadata"]["labels"]["app.kubernetes.io/name"] for p in pods}
     assert names >= {"ollama", "mlflow", "airflow", "tipbench"}
     for pod in pods:
