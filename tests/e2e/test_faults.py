@@ -104,6 +104,13 @@ def test_an_upgrade_and_a_rollback_keep_secrets_tokens_and_data(airflow: Airflow
         assert done.returncode == 0, done.stderr
     assert helm("rollback", "tipbench", "--wait").returncode == 0
     assert kubectl("get", "configmap", "tipbench-config", "-o", "jsonpath={.data.TIPBENCH_N_TIPS}") != "7"
+    # Uninstalling keeps what holds results, and the next installation finds it.
+    claims = {c["metadata"]["uid"] for c in objects("pvc")}
+    assert helm("uninstall", "tipbench", "--wait").returncode == 0
+    assert {c["metadata"]["uid"] for c in objects("pvc")} == claims
+    done = helm("install", "tipbench", "charts/tipbench", "-f", values, "--wait", "--timeout", "5m")
+    assert done.returncode == 0, done.stderr
+    assert {c["metadata"]["uid"] for c in objects("pvc")} == claims
     assert {name: secret(name, key) for name, key in names.items()} == before
     assert len(mlflow.runs("tip-bench-e2e-defaults")) == experiments
     assert airflow.token_still_valid()

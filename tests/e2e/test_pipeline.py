@@ -45,6 +45,25 @@ def test_everything_is_ready_and_labelled() -> None:
     assert {p["metadata"]["labels"]["app.kubernetes.io/part-of"] for p in pods} == {"tipbench"}
 
 
+def test_nothing_runs_as_root_or_writes_to_its_image() -> None:
+    for pod in objects("pods"):
+        name, shared = pod["metadata"]["name"], pod["spec"].get("securityContext", {})
+        for container in pod["spec"]["containers"] + pod["spec"].get("initContainers", []):
+            own = container["securityContext"]
+            assert own.get("runAsNonRoot", shared.get("runAsNonRoot")), (name, container["name"])
+            assert own["readOnlyRootFilesystem"] and own["capabilities"] == {"drop": ["ALL"]}, (name, container["name"])
+            assert container["resources"]["limits"]["memory"], (name, container["name"])
+    for target in (
+        "deploy/airflow-scheduler",
+        "deploy/mlflow",
+        "deploy/tipbench-api",
+        "sts/ollama",
+        "sts/mlflow-postgresql",
+    ):
+        assert kubectl("exec", target, "--", "id", "-u").strip() not in ("", "0"), target
+        assert "Read-only file system" in kubectl("exec", target, "--", "touch", "/x", check=False), target
+
+
 @pytest.mark.parametrize("release", ["ollama", "mlflow", "airflow", "tipbench"])
 def test_helm_test_goes_through_the_service(release: str) -> None:
     done = helm("test", release, "--timeout", "3m")
