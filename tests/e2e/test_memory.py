@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.conftest import (
+    CONTEXT,
+    NAMESPACE,
     SMALL,
     Airflow,
     Mlflow,
     assert_complete,
+    helm,
     kubectl,
     objects,
-    ollama_port,
     until,
     watching,
 )
@@ -27,24 +28,24 @@ from tests.integration.test_ollama_real import with_more_parameters
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
-def provide(url: str, name: str, gguf: Path) -> None:
+def provide(name: str, gguf: Path) -> None:
     """Make Ollama have a model from a GGUF file."""
-    content = gguf.read_bytes()
-    digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    httpx.post(f"{url}/api/blobs/{digest}", content=content, timeout=300).raise_for_status()
-    answer = httpx.post(
-        f"{url}/api/create", json={"model": name, "files": {"m.gguf": digest}, "stream": False}, timeout=300
+    inside = ("exec", "-i", "ollama-0", "--", "sh", "-c")
+    with gguf.open("rb") as file:
+        command = ["kubectl", "--context", CONTEXT, "-n", NAMESPACE, *inside, "cat > /tmp/model.gguf"]
+        subprocess.run(command, stdin=file, check=True, timeout=300)
+    kubectl(
+        *inside,
+        f"echo FROM /tmp/model.gguf > /tmp/Modelfile && ollama create {name} -f /tmp/Modelfile && rm /tmp/model.gguf",
     )
-    answer.raise_for_status()
 
 
 def test_a_model_over_the_limit_is_refused_by_its_real_count(
     airflow: Airflow, mlflow: Mlflow, experiment: str, tmp_path: Path
 ) -> None:
     big = tmp_path / "big.gguf"
-    with_more_parameters(smollm2(), big, 11, 442_316_800)
-    with ollama_port() as url:
-        provide(url, "heavy:tiny", big)
+    with_more_parameters(smollm2(), big, 10, 486_548_480)
+    provide("heavy:tiny", big)
     conf = {**SMALL, "models": "heavy:tiny,smollm2:135m", "experiment": experiment, "judge": "baseline"}
     run = airflow.trigger(**conf)
     assert airflow.end(run) == "success"
@@ -109,7 +110,7 @@ def test_a_collect_pod_that_is_killed_for_memory_says_so_in_the_log_and_in_mlflo
 
 @pytest.mark.parametrize(
     ("resources", "words"),
-    [({}, "memory limit"), ({"limits": {"memory": "64Gi"}, "requests": {"memory": "1Mi"}}, "")],
+    [({}, "memory limit"), ({"limits": {"memory": "64Gi"}, "requests": {"memory": "16Mi"}}, "")],
 )
 def test_a_pod_without_a_limit_or_over_the_policy_is_turned_away_by_name(resources: dict[str, Any], words: str) -> None:
     container = {
@@ -134,13 +135,21 @@ def test_a_pod_without_a_limit_or_over_the_policy_is_turned_away_by_name(resourc
 
 
 def test_two_replicas_hold_two_models_one_each(airflow: Airflow, mlflow: Mlflow, experiment: str) -> None:
-    kubectl("scale", "statefulset", "ollama", "--replicas=2")
+    values = (
+        "upgrade",
+        "ollama",
+        "charts/ollama",
+        "-f",
+        "charts/ollama/values-kind.yaml",
+        "--wait",
+        "--wait-for-jobs",
+        "--timeout",
+        "5m",
+    )
     scheduler = ("exec", "deploy/airflow-scheduler", "-c", "scheduler", "--", "airflow")
     try:
-        kubectl("rollout", "status", "statefulset/ollama", "--timeout=180s")
-        with ollama_port("ollama-1") as url:
-            provide(url, "smollm2:135m", smollm2())
-            provide(url, "smollm2:135m-brief", smollm2())
+        done = helm(*values, "--set", "replicas=2")
+        assert done.returncode == 0, done.stderr
         kubectl(*scheduler, "pools", "set", "ollama", "2", "two replicas", "--include-deferred")
         urls = "http://ollama-0.ollama-headless:11434,http://ollama-1.ollama-headless:11434"
         with watching("ollama-0", "ollama-1") as residents:
@@ -153,5 +162,5 @@ def test_two_replicas_hold_two_models_one_each(airflow: Airflow, mlflow: Mlflow,
         assert residents.together == 2
     finally:
         kubectl(*scheduler, "pools", "set", "ollama", "1", "one replica", "--include-deferred")
-        kubectl("scale", "statefulset", "ollama", "--replicas=1")
+        assert helm(*values).returncode == 0
     assert_complete(mlflow.cells(experiment), models=2, scenarios=4, tips=3)
