@@ -102,6 +102,7 @@ def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: st
     page.keyboard.press("Enter")
     page.get_by_role("link", name="Run collection").first.click()
     page.get_by_label("Experiment", exact=True).fill(experiment)
+    page.locator("[name=models][value='smollm2:135m-brief']").wait_for()  # what Ollama has comes a moment later
     for box in page.locator("[name=models]").all():
         box.set_checked(box.get_attribute("value") in ("smollm2:135m", "smollm2:135m-brief"))
     for prompt in ("v2-mentor", "v3-few-shot"):
