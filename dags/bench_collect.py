@@ -240,6 +240,8 @@ class ExportPod(StagePod):
     """Pushes the exchange file's path as the task's XCom, and the counts under keys of their own."""
 
     def execute(self, context: Any) -> Any:
+        if context["ti"].xcom_pull(task_ids="plan") is None:
+            raise AirflowFailException("nothing was planned; the log of the task plan says why")
         result = super().execute(context)
         for key in ("items", "repeats", "cells", "candidates"):
             context["ti"].xcom_push(key=key, value=result[key])
@@ -518,9 +520,8 @@ with DAG(
         labels=pod_labels("export", **LABELS),
         container_resources=resources("256Mi"),
         do_xcom_push=True,
-        # A model that failed does not keep the others from being judged; export fails when there is nothing of any.
-        # The one success that has to be there is the plan's.
-        trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
+        # A model that failed or was refused does not keep the others from being judged; export fails when there is nothing of any.
+        trigger_rule=TriggerRule.ALL_DONE,
         **common("export"),
     )  # fmt: skip
 
@@ -555,5 +556,5 @@ with DAG(
     )
 
     choice = pick_judge()
-    [planned, collect] >> export_for_judge >> choice >> [judge, await_scores, compare]
+    collect >> export_for_judge >> choice >> [judge, await_scores, compare]
     [judge, await_scores] >> compare

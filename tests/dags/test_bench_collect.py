@@ -115,7 +115,7 @@ def test_the_tasks_and_their_order(dag: Any) -> None:
         *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare")
     }
     assert dag.get_task("collect").upstream_task_ids == {"plan"}
-    assert dag.get_task("export_for_judge").upstream_task_ids == {"plan", "collect"}
+    assert dag.get_task("export_for_judge").upstream_task_ids == {"collect"}
     assert dag.get_task("compare").upstream_task_ids == {"pick_judge", "judge", "await_scores"}
     assert dag.schedule is None
 
@@ -130,7 +130,8 @@ def test_collect_is_mapped_over_models_in_the_pool_of_replicas(dag: Any) -> None
 
 
 def test_a_failed_model_does_not_keep_the_others_from_being_compared(dag: Any) -> None:
-    assert dag.get_task("export_for_judge").trigger_rule == "all_done_min_one_success"
+    # Skipped stands for refused: a rule that asks for successes would skip the export, too.
+    assert dag.get_task("export_for_judge").trigger_rule == "all_done"
     assert dag.get_task("compare").trigger_rule == "none_failed_min_one_success"
 
 
@@ -188,6 +189,17 @@ def test_a_judge_llm_without_a_model_is_said_at_once(dag: Any) -> None:
 
     with pytest.raises(AirflowFailException, match="judge_model"):
         plan(dag, judge="llm")
+
+
+def test_a_plan_that_failed_is_not_exported(dag: Any) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    class Nothing:
+        def xcom_pull(self, **_: Any) -> None:
+            return None
+
+    with pytest.raises(AirflowFailException, match="nothing was planned"):
+        type(dag.get_task("export_for_judge")).execute.__wrapped__(dag.get_task("export_for_judge"), {"ti": Nothing()})
 
 
 # -- pods ----------------------------------------------------------------------------------------
