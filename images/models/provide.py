@@ -33,7 +33,12 @@ def main() -> int:
     failures = []
     for url in split(os.environ.get("OLLAMA_URL", "http://ollama:11434")):
         with httpx.Client(base_url=url, timeout=httpx.Timeout(600, connect=5)) as server:
-            wait_for(server)
+            try:
+                wait_for(server)
+            except httpx.HTTPError as error:
+                failures.append(f"{url}: no answer for {WAIT_S} s ({error})")
+                print(f"{url}: FAILED: no answer for {WAIT_S} s ({error})", flush=True)
+                continue
             for model in wanted:
                 try:
                     print(f"{url}: {model}: {provide(server, model, carried.get(model), limit)}", flush=True)
@@ -73,7 +78,9 @@ def provide(server: httpx.Client, model: str, recipe: dict[str, Any] | None, lim
     if recipe is None:
         promised = re.search(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)b(?![a-z0-9])", model.lower().rpartition(":")[2])
         if promised and float(promised[1]) > limit:
-            raise ValueError(f"its tag promises {promised[1]} billion parameters, over the limit of {limit:g}; not pulled")
+            raise ValueError(
+                f"its tag promises {promised[1]} billion parameters, over the limit of {limit:g}; not pulled"
+            )
         last = ask(server, "/api/pull", {"model": model})
         return f"pulled ({last})"
     path = MODELS / recipe.pop("file")
