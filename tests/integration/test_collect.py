@@ -242,7 +242,7 @@ def test_cells_that_fail_are_data_and_the_other_model_goes_on(
         fake.text = original  # type: ignore[method-assign]
     done = tipbench(*command, "--memory-limit", "2Gi")
     assert done.returncode == 4, done.stderr
-    assert f"6 cells failed: {reason}" in done.stdout
+    assert f"bad:1b: 6 cells failed, {reason}" in done.stdout
     failed = cells(store, experiment)
     assert len(failed) == 6 and {c.failure.reason for c in failed} == {reason}
     assert {c.run.tags["judge_pending"] for c in failed} == {"false"}
