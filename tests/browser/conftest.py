@@ -96,9 +96,12 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
         yield server
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium: the program that CHROMIUM names, or the one on PATH."""
+    """Headless Chromium: the program that CHROMIUM names, or the one on PATH.
+
+    For one module: as long as it is open, Playwright's event loop runs in this thread, and no test may start one of its own.
+    """
     program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         message = "no chromium on PATH (Debian: apt-get install chromium); the variable CHROMIUM may name one"

@@ -41,13 +41,16 @@ def wait_saved(page: Page) -> None:
 
 def judge_all(page: Page) -> int:
     """Score every tip with the keyboard: relevance 4, actionability 5, tone 3; returns how many there were."""
-    for tip in range(1, 99):
+    tip, total = 0, 1
+    while tip < total:
+        tip += 1
+        page.locator(".criterion.active h3", has_text="Relevance").wait_for()
         for score in ("4", "5", "3"):
             page.keyboard.press(score)
-        page.locator("main", has_text=re.compile(rf"{tip} of \d+ tips?.*(Relevance|Every tip)", re.DOTALL)).wait_for()
+        counter = page.locator("main").get_by_text(re.compile(rf"^{tip} of \d+ tips?"))
+        counter.wait_for()
+        total = int(counter.inner_text().split()[2])
         wait_saved(page)
-        if page.get_by_text("Every tip has a score").is_visible():
-            break
     page.get_by_text("Every tip has a score").wait_for()
     return tip
 

@@ -351,7 +351,7 @@ def test_stages_are_suspended_cronjobs_with_the_command_lines_of_the_package() -
     folder = "/exchange/$(TIPBENCH_EXPERIMENT)"
     args = {
         "collect": ["collect"],
-        "export": ["judge", "export", "--out", f"{folder}/judge.json"],
+        "export": ["judge", "export", "--out", f"{folder}/judge.json", "--aside"],
         "judge": ["judge", "score", f"{folder}/judge.json", "--with", "$(TIPBENCH_JUDGE)", "--apply"],
         "compare": ["compare", "--out", f"{folder}/report"],
     }

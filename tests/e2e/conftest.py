@@ -26,6 +26,8 @@ AIRFLOW = "http://127.0.0.1:8080"
 MLFLOW = "http://127.0.0.1:5000/mlflow"
 API = "http://127.0.0.1:8000"
 ARTIFACTS = Path("build/e2e")
+NO_REUSE = httpx.Limits(max_keepalive_connections=0)
+"""A connection through a NodePort stays tied to its pod, also when that pod is gone."""
 SMALL = {"n_scenarios": 2, "n_tips": 2, "num_predict": 48, "prompts": "v1,v2-mentor"}
 """A collection of 8 tips a model: seconds on one CPU."""
 
@@ -73,7 +75,7 @@ class Airflow:
     """Airflow's REST API, as an admin."""
 
     def __init__(self) -> None:
-        self._client = httpx.Client(base_url=AIRFLOW, timeout=60)
+        self._client = httpx.Client(base_url=AIRFLOW, timeout=60, limits=NO_REUSE)
 
     def _call(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         for _ in range(2):
@@ -162,7 +164,7 @@ class Mlflow:
     """MLflow's REST API, through the port that people use."""
 
     def __init__(self) -> None:
-        self._client = httpx.Client(base_url=MLFLOW + "/api/2.0", timeout=60)
+        self._client = httpx.Client(base_url=MLFLOW + "/api/2.0", timeout=60, limits=NO_REUSE)
 
     def runs(self, experiment: str, condition: str = "") -> list[dict[str, Any]]:
         """Runs of an experiment: {id, status, params, tags, metrics}."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.browser.conftest import DESKTOP, SCREENSHOTS, browser  # noqa: F401 - a fixture
 from tests.browser.test_panel import judge_all
-from tests.e2e.conftest import API, SMALL, Airflow, Mlflow, assert_complete, kubectl, secret, until
+from tests.e2e.conftest import API, NO_REUSE, SMALL, Airflow, Mlflow, assert_complete, kubectl, secret, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -23,7 +23,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 def api() -> httpx.Client:
     """The API with the first admin's token, as a script has it."""
     token = secret("tipbench-admin", "token")
-    client = httpx.Client(base_url=f"{API}/api/bench", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    headers = {"Authorization": f"Bearer {token}"}
+    client = httpx.Client(base_url=f"{API}/api/bench", headers=headers, timeout=60, limits=NO_REUSE)
     until("the API is ready", lambda: httpx.get(f"{API}/readyz").json()["ready"], timeout=120)
     return client
 
