@@ -68,7 +68,7 @@ check: test lint types ## all of the above
 
 # -- the cluster ---------------------------------------------------------------------------------
 
-$(WHEEL): install pyproject.toml $(shell find tipbench -type f -not -name '*.pyc')
+$(WHEEL): pyproject.toml $(shell find tipbench -type f -not -name '*.pyc') | install
 	@rm -rf build/dist
 	@$(UV) build --quiet --wheel --no-build-isolation --python $(BIN)/python --out-dir build/dist
 

@@ -206,7 +206,9 @@ class StagePod(KubernetesPodOperator):
         try:
             super().cleanup(pod=pod, remote_pod=remote_pod, xcom_result=xcom_result, context=context)
         except AirflowSkipException:
-            raise AirflowSkipException(explain(remote_pod)[0]) from None
+            words, *_ = explain(remote_pod)
+            self.log.warning(words)
+            raise AirflowSkipException(words) from None
         except AirflowException:
             words, outcome, killed = explain(remote_pod)
             self.log.error(words)
