@@ -616,7 +616,10 @@ def _collect(config: Config, quiet: bool) -> CollectResult:
 def _claimed(config: Config) -> Iterator[tuple[Config, Witness | None]]:
     """The configuration with one Ollama of our own; in a cluster a Lease says whose it is."""
     namespace = os.environ.get("TIPBENCH_LEASE_NAMESPACE")
-    if config.engine != "ollama" or not namespace:
+    if config.engine != "ollama":
+        yield config, None
+        return
+    if not namespace:
         if len(config.ollama_urls) > 1:
             raise InputError(
                 f"ollama_url names {len(config.ollama_urls)} servers; only in a cluster can they be shared out "

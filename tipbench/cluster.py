@@ -57,7 +57,7 @@ class Cluster:
     def __init__(self, namespace: str) -> None:
         """Raises InputError when there is neither a service account nor a kubeconfig."""
         try:
-            kube_config.load_config()
+            _load_config()
         except kube_config.ConfigException as error:
             raise InputError(
                 f"TIPBENCH_LEASE_NAMESPACE={namespace} needs a cluster: no service account token is mounted, and there is no "
@@ -251,6 +251,14 @@ class _Renewal:
     def _write(self) -> None:
         name, namespace = self._lease.metadata.name, self._lease.metadata.namespace
         self._lease = self._leases.replace_namespaced_lease(name, namespace, self._lease, _request_timeout=CALL_S)
+
+
+def _load_config() -> None:
+    """The pod's service account, or else the user's kubeconfig."""
+    try:
+        kube_config.load_incluster_config()
+    except kube_config.ConfigException:
+        kube_config.load_kube_config()
 
 
 def lease_name(url: str) -> str:

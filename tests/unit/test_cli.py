@@ -144,3 +144,18 @@ def test_plan_says_how_small_a_difference_can_be_found() -> None:
     text = CliRunner().invoke(cli, ["plan"]).output
     assert "480 tips" in text and "twice the scenarios" in text
     assert "No difference can be tested" in CliRunner().invoke(cli, ["plan", "--n-scenarios", "1"]).output
+
+
+def test_several_ollamas_are_for_a_cluster_to_share_out(tmp_path: Path) -> None:
+    two = "http://one.invalid:1,http://two.invalid:1"
+    done = CliRunner().invoke(cli, ["collect", "--ollama-url", two, "--mlflow-url", str(tmp_path / "store")])
+    assert done.exit_code == 2 and "TIPBENCH_LEASE_NAMESPACE" in done.output
+
+
+def test_a_judge_without_ollama_does_not_care_how_many_there_are(tmp_path: Path) -> None:
+    two = "http://one.invalid:1,http://two.invalid:1"
+    (tmp_path / "judge.json").write_text("no exchange file")
+    done = CliRunner().invoke(
+        cli, ["judge", "score", str(tmp_path / "judge.json"), "--with", "baseline", "--ollama-url", two]
+    )
+    assert done.exit_code == 2 and "judge.json" in done.output and "LEASE" not in done.output

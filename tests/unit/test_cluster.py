@@ -85,7 +85,7 @@ class ApiServer:
 def server(monkeypatch: pytest.MonkeyPatch) -> ApiServer:
     """The API server that every Cluster of the test talks to."""
     server = ApiServer()
-    monkeypatch.setattr(module.kube_config, "load_config", lambda: None)
+    monkeypatch.setattr(module.kube_config, "load_incluster_config", lambda: None)
     monkeypatch.setattr(module, "CoreV1Api", lambda: server)
     monkeypatch.setattr(module, "CoordinationV1Api", lambda: server)
     monkeypatch.setattr(module, "POLL_S", 0.02)
