@@ -520,7 +520,7 @@ with DAG(
         ],
         env_vars=env_of(("experiment", "mlflow_url"), TIPBENCH_RESULT_FILE="/airflow/xcom/return.json", TIPBENCH_RUN=RUN),
         labels=pod_labels("export", **LABELS),
-        container_resources=resources("256Mi"),
+        container_resources=resources("512Mi"),
         do_xcom_push=True,
         # A model that failed or was refused does not keep the others from being judged; export fails when there is nothing of any.
         trigger_rule=TriggerRule.ALL_DONE,
@@ -540,7 +540,7 @@ with DAG(
         ],
         env_vars=env_of(("mlflow_url", "ollama_url"), **RESULT),
         labels=pod_labels("judge", **LABELS),
-        container_resources=resources("256Mi"),
+        container_resources=resources("512Mi"),
         pool=setting("POOL", "ollama"),
         **common("judge"),
     )
@@ -552,7 +552,7 @@ with DAG(
         arguments=["compare", "--out", f"{FOLDER}/report"],
         env_vars=env_of(("experiment", "mlflow_url"), **RESULT),
         labels=pod_labels("compare", **LABELS),
-        container_resources=resources("512Mi"),
+        container_resources=resources("768Mi"),
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         **common("compare"),
     )
