@@ -389,9 +389,14 @@ POD_SECURITY = k8s.V1PodSecurityContext(
 )
 
 
-def resources(memory: str) -> k8s.V1ResourceRequirements:
+def amounts(memory: str) -> dict[str, dict[str, str]]:
     """Memory limit and request alike, so that the node can keep the promise; little CPU, since Ollama does the work."""
-    return k8s.V1ResourceRequirements(requests={"cpu": "20m", "memory": memory}, limits={"cpu": "1", "memory": memory})
+    return {"requests": {"cpu": "20m", "memory": memory}, "limits": {"cpu": "1", "memory": memory}}
+
+
+def resources(memory: str) -> k8s.V1ResourceRequirements:
+    """The same for a task that is not mapped: what is mapped over has to be plain data."""
+    return k8s.V1ResourceRequirements(**amounts(memory))
 
 
 def env_of(names: tuple[str, ...], **others: str) -> dict[str, str]:
@@ -495,10 +500,7 @@ with DAG(
                 {
                     "env_vars": env,
                     "labels": pod_labels("collect", label(params["experiment"]), run, label(model)),
-                    "container_resources": {
-                        "requests": {"cpu": "20m", "memory": memory},
-                        "limits": {"cpu": "1", "memory": memory},
-                    },
+                    "container_resources": amounts(memory),
                 }
             )
         return pods

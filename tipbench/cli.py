@@ -19,6 +19,7 @@ from tipbench.outcome import leave
 
 if TYPE_CHECKING:
     from tipbench.engines.base import Engine, Witness
+    from tipbench.judging.exchange import Exchange
     from tipbench.stages.apply import ApplyResult
     from tipbench.stages.collect import CollectResult
     from tipbench.stages.compare import CompareResult
@@ -254,9 +255,7 @@ def judge_export(
             repeats=_share(repeats),
             expect=split_list(expected),
         )
-    if aside:
-        _put_aside(Path(out), result.exchange.export_id)
-    if not aside or not Path(out).exists():
+    if not (aside and _put_aside(Path(out), result.exchange.export_id)):
         write_exchange(result.exchange, Path(out))
     summary = {
         "file": out,
@@ -284,35 +283,30 @@ def judge_export(
 
 def _guard_scores(path: Any, force: bool) -> None:
     """A file in which somebody has already scored is not overwritten by accident."""
-    if force or not path.exists():
-        return
-    if _has_scores(path):
+    if not force and _begun(path) is not None:
         raise InputError(f"{path} already holds scores; apply it first (tipbench judge apply {path}), or use --force")
 
 
-def _has_scores(path: Any) -> bool:
-    """Has somebody scored in this file? Raises InputError when it is no exchange file."""
+def _begun(path: Any) -> Exchange | None:
+    """The file at `path` when somebody has scored in it. Raises InputError when what is there is no exchange file."""
     from tipbench.judging.validate import read_exchange
 
+    if not path.exists():
+        return None
     try:
         old = read_exchange(path)
     except InputError as error:
         raise InputError(f"{path} exists and is no exchange file; name another, or use --force") from error
-    return any(score is not None for item in old.items for score in item.scores.values())
+    return old if any(score is not None for item in old.items for score in item.scores.values()) else None
 
 
-def _put_aside(path: Any, export_id: str) -> None:
-    """Make room for another export: a scored file gets a name of its own, an unscored one goes, the same one stays."""
-    from tipbench.judging.validate import read_exchange
-
-    if not path.exists():
-        return
-    if _has_scores(path):
-        old = read_exchange(path).export_id
-        if old != export_id:
-            path.rename(path.with_name(f"{path.stem}-{old}{path.suffix}"))
-    else:
-        path.unlink()
+def _put_aside(path: Any, export_id: str) -> bool:
+    """Give another export's scored file a name of its own. True when the file is this very export, begun: it stays."""
+    old = _begun(path)
+    if old is None or old.export_id == export_id:
+        return old is not None
+    path.rename(path.with_name(f"{path.stem}-{old.export_id}{path.suffix}"))
+    return False
 
 
 @judge.command(

@@ -378,8 +378,8 @@ def test_weights_that_cannot_be_are_refused(tipbench: Tipbench, collected: Colle
     assert done.returncode == 2 and "--weights" in done.stderr
 
 
-def test_an_unknown_experiment_is_named_with_those_there_are(tipbench: Tipbench, collected: Collected) -> None:
-    done = tipbench("compare", "--experiment", "tip-bench-nope", "--mlflow-url", collected.url)
+def test_an_unknown_experiment_is_named_with_those_there_are(tipbench: Tipbench, shared: Collected) -> None:
+    done = tipbench("compare", "--experiment", "tip-bench-nope", "--mlflow-url", shared.url)
     assert done.returncode == 2 and "tip-bench-judge-shared" in done.stderr
 
 

@@ -133,11 +133,18 @@ class _Tally:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     collected: int = 0
-    failed: dict[str, int] = field(default_factory=dict)
     why: dict[tuple[str, str], FailedCells] = field(default_factory=dict)
     generations: int = 0
     engine_s: float = 0.0
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """reason -> cells"""
+        counts: dict[str, int] = {}
+        for one in self.why.values():
+            counts[one.reason] = counts.get(one.reason, 0) + one.cells
+        return counts
 
 
 def run(
@@ -244,7 +251,7 @@ def _run(
         planned=len(plan),
         skipped=skipped,
         collected=tally.collected,
-        failed=dict(tally.failed),
+        failed=tally.failed,
         why=tuple(tally.why.values()),
         refused=refused,
         generations=tally.generations,
@@ -710,7 +717,6 @@ class _Writer:
                 self._tally.collected += 1
             else:
                 reason = result.failure.reason
-                self._tally.failed[reason] = self._tally.failed.get(reason, 0) + 1
                 so_far = self._tally.why.get((result.model, reason))
                 one = so_far or FailedCells(result.model, reason, 0, result.failure.message)
                 self._tally.why[result.model, reason] = replace(one, cells=one.cells + 1)
