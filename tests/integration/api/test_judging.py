@@ -124,6 +124,20 @@ def test_two_judges_share_the_work_and_repeats_measure_each(shared: Server, mlfl
     assert len(_next(shared, experiment, "cy", scope="all", limit=50)["items"]) == 48
 
 
+def test_a_repeat_of_a_second_opinion_does_not_follow_its_first_showing(shared: Server, mlflow_url: str) -> None:
+    experiment = "tip-bench-second-opinion"
+    fill(mlflow_url, experiment, models=("small:1b",), n_scenarios=3, n_tips=4)
+    judge_all(shared.client, experiment, "ada")
+    tips = []
+    while items := _next(shared, experiment, "bob", scope="all")["items"]:
+        tips.append((items[0]["scenario"], items[0]["tip"]))
+        assert _put(shared, experiment, items[0], "bob").status_code == 200
+    assert len(tips) == 12 + 1
+    [twice] = [tip for tip, times in Counter(tips).items() if times == 2]
+    first, again = (n for n, tip in enumerate(tips) if tip == twice)
+    assert first < 6 <= again, "in the first half, and again in the second"
+
+
 def test_scores_saved_at_the_same_moment_are_all_there(shared: Server, mlflow_url: str) -> None:
     """Every item of every judge at once: the tips of a cell share a record, and its pending mark depends on all of them."""
     experiment = "tip-bench-at-once"

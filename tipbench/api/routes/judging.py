@@ -163,8 +163,7 @@ async def next_items(
         # A repeat comes after its first showing; it is there to measure this judge, whoever else has scored the tip.
         and ((e.run_id, e.index) in first_done if e.repeat else scope == "all" or not e.scored)
     ]
-    order = sorted(range(len(open_entries)), key=lambda n: (_rank(open_entries[n], judge, shown), n))
-    chosen = [open_entries[n] for n in order[:limit]]
+    chosen = _in_turn(open_entries, judge, shown)[:limit]
     for entry in chosen:
         shown.show(judge, (entry.run_id, entry.index))
     criteria = [c.id for c in rubric.criteria]
@@ -205,11 +204,18 @@ class Shown:
         return holder != judge and time.monotonic() - at < SHOWN_S
 
 
-def _rank(entry: _Entry, judge: str, shown: Shown) -> int:
-    """What nobody has scored or looks at comes first, what others have scored last."""
-    if entry.scored and not entry.repeat:
-        return 2
-    return 1 if shown.elsewhere(judge, (entry.run_id, entry.index)) else 0
+def _in_turn(entries: Sequence[_Entry], judge: str, shown: Shown) -> list[_Entry]:
+    """What nobody has scored or looks at comes first, what others have scored last; the file's order decides among equals.
+
+    Repeats stand among the last ones, in the file's order: there, half the file lies between a tip and its repeat. Any earlier,
+    and a tip that others have scored, too, might come again at once.
+    """
+
+    def rank(entry: _Entry) -> int:
+        return 2 if entry.scored else int(shown.elsewhere(judge, (entry.run_id, entry.index)))
+
+    last = max((rank(entry) for entry in entries if not entry.repeat), default=0)
+    return sorted(entries, key=lambda entry: last if entry.repeat else rank(entry))
 
 
 def _entries(store: Store, experiment: str, experiment_id: str, rubric: Rubric, judge: str) -> tuple[str, list[_Entry]]:
