@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import httpx
 
@@ -181,6 +182,39 @@ def judging(api: Api, mlflow: MlflowServer) -> None:
     )
 
 
+def second_opinion(api: Api, n_tips: int = 20) -> None:
+    """A third judge in the big experiment: the first tip (the judge's file is made for it), then one after the other."""
+    times: dict[str, list[float]] = {"next": [], "save": []}
+    with api.client() as client:
+
+        def timed(what: str, ask: Callable[[], httpx.Response]) -> httpx.Response:
+            began = time.perf_counter()
+            answer = ask().raise_for_status()
+            times[what].append(time.perf_counter() - began)
+            return answer
+
+        def following() -> dict[str, Any]:
+            url = f"/api/bench/judging/{BIG}/next?judge=cy&scope=all"
+            return timed("next", lambda: client.get(url)).json()["items"][0]
+
+        def save(item: dict[str, Any]) -> None:
+            body = {
+                "export_id": item["export_id"],
+                "judge": {"name": "cy", "kind": "human"},
+                "scores": scores_for(item),
+            }
+            timed("save", lambda: client.put(f"/api/bench/judging/{BIG}/items/{item['id']}", json=body))
+
+        for _ in range(n_tips):
+            save(following())
+    first, *rest = times["next"]
+    print(
+        f"  a second opinion in the big one: first tip after {first:.1f} s; then saved in {statistics.median(times['save']) * 1000:.0f} ms, "
+        f"the next one in {statistics.median(rest) * 1000:.0f} ms (medians of {n_tips}; slowest {max(times['save']):.1f} and {max(rest):.1f} s)",
+        flush=True,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=10_000)
@@ -211,6 +245,7 @@ def main() -> None:
         print(f"  memory before: {api.memory('VmRSS'):.0f} MiB", flush=True)
         reads(api, mlflow, experiment_id, arguments.clients, arguments.each)
         judging(api, mlflow)
+        second_opinion(api)
         print(f"  memory: {api.memory('VmRSS'):.0f} MiB, at its peak {api.memory('VmHWM'):.0f} MiB", flush=True)
         api.stop()
         mlflow.stop()

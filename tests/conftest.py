@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -112,6 +113,11 @@ def clean_env(home: Path) -> dict[str, str]:
         k: v for k, v in os.environ.items() if not k.startswith(("TIPBENCH_", "MLFLOW_", "OLLAMA_", "XDG_", "OPENAI_"))
     }
     return kept | {"HOME": str(home), "COLUMNS": "120"}
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs with interrupts ignored, and a program that is born so never sees one: end that here."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,21 +14,15 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from tests.conftest import IN_CI, clean_env, command_line, free_port
+from tests.browsing import DESKTOP, PHONE, SCREENSHOTS, chromium
+from tests.conftest import clean_env, command_line, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 MODEL = "smollm2:135m"
 FILLED = "tip-bench-filled"
 TOKEN = "a-token-for-the-browser-tests"
-DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 360, "height": 740}
-# Without the background-networking flags a start-up waits for hosts that a closed network does not have.
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 @dataclass(frozen=True)
@@ -98,22 +90,9 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Headless Chromium: the program that CHROMIUM names, or the one on PATH.
-
-    For one module: as long as it is open, Playwright's event loop runs in this thread, and no test may start one of its own.
-    """
-    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        message = "no chromium on PATH (Debian: apt-get install chromium); the variable CHROMIUM may name one"
-        if IN_CI:
-            pytest.fail(message)
-        pytest.skip(message)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
-        chromium.close()
+    """For one module: as long as it is open, Playwright's event loop runs in this thread, and no test may start one of its own."""
+    with chromium() as launched:
+        yield launched
 
 
 Visit = Callable[..., "Page"]

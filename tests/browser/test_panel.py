@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser.conftest import FILLED, MODEL, TOKEN, Panel, Visit, environment, serving
+from tests.browsing import judge_all, wait_saved
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
@@ -33,26 +34,6 @@ def start(page: Page, experiment: str, *, judge: str = "manual", scenarios: int 
 
 def active(page: Page) -> Locator:
     return page.locator(".criterion.active h3")
-
-
-def wait_saved(page: Page) -> None:
-    page.locator("[data-waiting='0']", has_text="Saved").wait_for()
-
-
-def judge_all(page: Page) -> int:
-    """Score every tip with the keyboard: relevance 4, actionability 5, tone 3; returns how many there were."""
-    tip, total = 0, 1
-    while tip < total:
-        tip += 1
-        page.locator(".criterion.active h3", has_text="Relevance").wait_for()
-        for score in ("4", "5", "3"):
-            page.keyboard.press(score)
-        counter = page.locator("main").get_by_text(re.compile(rf"^{tip} of \d+ tips?"))
-        counter.wait_for()
-        total = int(counter.inner_text().split()[2])
-        wait_saved(page)
-    page.get_by_text("Every tip has a score").wait_for()
-    return tip
 
 
 # -- the whole way ---------------------------------------------------------------------------------

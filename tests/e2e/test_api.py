@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from tests.browser.conftest import DESKTOP, SCREENSHOTS, browser  # noqa: F401 - a fixture
-from tests.browser.test_panel import judge_all
+from tests.browsing import DESKTOP, SCREENSHOTS, chromium, judge_all
 from tests.e2e.conftest import API, NO_REUSE, SMALL, Airflow, Mlflow, assert_complete, kubectl, secret, until
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ def api() -> httpx.Client:
     client = httpx.Client(base_url=f"{API}/api/bench", headers=headers, timeout=60, limits=NO_REUSE)
     until("the API is ready", lambda: httpx.get(f"{API}/readyz").json()["ready"], timeout=120)
     return client
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    with chromium() as launched:
+        yield launched
 
 
 def run_of(api: httpx.Client, run: str) -> dict[str, Any]:
@@ -94,7 +101,7 @@ def test_a_service_that_is_away_is_said_and_comes_back(api: httpx.Client) -> Non
     until("it recovers by itself", lambda: api.get("/experiments").status_code == 200, timeout=180)
 
 
-def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: str, browser: Browser) -> None:  # noqa: F811
+def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: str, browser: Browser) -> None:
     page = browser.new_context(viewport=DESKTOP).new_page()
     page.set_default_timeout(60_000)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)

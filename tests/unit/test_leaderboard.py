@@ -12,9 +12,9 @@ from rich.console import Console
 
 from tests.fakes.leaderboards import board, cell, typical
 from tipbench.leaderboard import words
-from tipbench.leaderboard.html import ExampleTip, to_html
+from tipbench.leaderboard.html import to_html
 from tipbench.leaderboard.markdown import to_markdown
-from tipbench.leaderboard.model import JudgeSummary, Leaderboard
+from tipbench.leaderboard.model import JudgeSummary, Leaderboard, ReportTip
 from tipbench.leaderboard.plots import forest_plot, tradeoff_plots
 from tipbench.leaderboard.terminal import error_bar, render
 
@@ -138,8 +138,8 @@ class Page(HTMLParser):
 
 
 TIPS = [
-    ExampleTip("model1:1b", "v1", "one", f"{EVIL} a tip", {"tone": 4.0}, ("truncated",)),
-    ExampleTip("model1:1b", "v1", "two", "x", None),
+    ReportTip("model1:1b", "v1", "one", f"{EVIL} a tip", {"tone": 4.0}, ("truncated",)),
+    ReportTip("model1:1b", "v1", "two", "x", None),
 ]
 
 

@@ -22,6 +22,7 @@ from tipbench.api.auth import COOKIE, Auth, Tokens
 from tipbench.api.backends import Backend
 from tipbench.api.backends.airflow import AirflowBackend
 from tipbench.api.backends.local import LocalBackend
+from tipbench.api.handout import Shown
 from tipbench.api.models import ProblemBody
 from tipbench.api.routes import collecting, experiments, judging, leaderboard, operations, session
 from tipbench.api.service import Service
@@ -66,7 +67,7 @@ def create_app(settings: Settings, tokens: Mapping[str, str] | None = None, back
     )
     app.state.service, app.state.auth, app.state.streams = service, auth, 0
     app.state.pages = URLSafeSerializer(secret, salt="tipbench.page")
-    app.state.shown = judging.Shown()
+    app.state.shown = Shown()
     problems.install(app)
     app.add_middleware(Web, metrics=metrics)
     for module in (operations, session, experiments, leaderboard, collecting, judging):

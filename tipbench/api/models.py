@@ -520,7 +520,7 @@ class JudgingSaved(Body):
 
     id: str
     outcome: Literal["new", "changed", "unchanged"]
-    pending_cells: int = Field(description="cells in which some tip has no score; at 0 a waiting run goes on")
+    cell_pending: bool = Field(description="some other tip of the same cell has no score yet")
 
 
 class Applied(Body):

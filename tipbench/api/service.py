@@ -8,26 +8,31 @@ import dataclasses
 import io
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from tipbench.api.backends import Backend
+from tipbench.api.handout import Scored
 from tipbench.api.problems import Problem
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics
 from tipbench.catalog import Rubric, load_rubric
 from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard
 from tipbench.store import Store, StoreError
 from tipbench.store.records import CellRecord, ExperimentInfo
+
+if TYPE_CHECKING:
+    from tipbench.stages.compare import Ranking
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,8 +46,12 @@ LOOKING_S = 10.0
 """How long it is still handed out while somebody else looks: a crowd does not wait for one slow look."""
 BOARDS, DIGESTS, PAGES = 32, 64, 256
 """Leaderboards, digests and pages of runs kept."""
-DIGEST_WORTH = 10.0
+WORTH = 10.0
 """A digest that took a second to read is believed for ten: a list of experiments need not be newer than that."""
+SLOW_S = 1.0
+"""Scores of an experiment that are slower to read than this are believed for a while, too."""
+KEYS = 3
+"""Keys of exchange files kept; one of ten thousand cells takes some 30 MiB."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +88,22 @@ class Digest:
 
 @dataclass
 class Board:
-    """One leaderboard in all its renderings; the plots are drawn when they are first asked for."""
+    """One ranking in its renderings; those with figures are drawn when they are first asked for."""
 
-    leaderboard: Leaderboard
+    ranking: Ranking
     etag: str
-    documents: dict[str, bytes]
-    plots: dict[str, bytes] = field(default_factory=dict)
+    renderings: dict[str, bytes]
+
+    @property
+    def leaderboard(self) -> Leaderboard:
+        """The numbers."""
+        return self.ranking.leaderboard
+
+    def draw(self, kind: str, store: Store) -> bytes:
+        """The report (html), or one of the figures (forest, tradeoff) as SVG: empty when there is nothing to draw."""
+        if kind not in self.renderings:
+            self.renderings[kind] = _draw(self.ranking, kind, store).encode()
+        return self.renderings[kind]
 
 
 class Cache(Generic[T]):
@@ -96,6 +115,10 @@ class Cache(Generic[T]):
         self._locks: dict[object, asyncio.Lock] = {}
         self._hits = metrics.cache.labels(what, "hit")
         self._misses = metrics.cache.labels(what, "miss")
+
+    def peek(self, slot: object) -> T | None:
+        """What is kept, fresh or not."""
+        return self._kept.get(slot)
 
     def forget(self, slot: object) -> None:
         """Compute it anew next time."""
@@ -167,6 +190,10 @@ class Service:
         self._lists: Cache[_Marked[list[ExperimentInfo]]] = Cache(1, "experiments", metrics)
         self._pages: Cache[_Marked[tuple[list[CellRecord], str]]] = Cache(PAGES, "runs", metrics)
         self._boards: Cache[_Marked[Board]] = Cache(BOARDS, "leaderboard", metrics)
+        self._scores: Cache[_Marked[dict[str, Scored]]] = Cache(DIGESTS, "scores", metrics)
+        self._rescored: dict[str, float] = {}
+        self._saved: dict[str, deque[tuple[float, str, Scored]]] = {}
+        self._keys: Cache[Mapping[str, Any]] = Cache(KEYS, "key", metrics)
         self._applying: dict[str, asyncio.Lock] = {}
 
     # -- threads -------------------------------------------------------------------------------
@@ -284,9 +311,56 @@ class Service:
 
         mark = await self.state(experiment_id)
         found = await self._digests.get(
-            experiment_id, lambda d: d.mark == mark or now - d.read_at < DIGEST_WORTH * d.cost, compute
+            experiment_id, lambda d: d.mark == mark or now - d.read_at < WORTH * d.cost, compute
         )
         return found.value
+
+    # -- judging -------------------------------------------------------------------------------
+
+    async def export_key(self, experiment_id: str, export_id: str) -> Mapping[str, Any] | None:
+        """The key of an exchange file, which never changes; None when this experiment never issued it."""
+
+        async def read() -> Mapping[str, Any]:
+            return await self.in_store(self.store.export_key, experiment_id, export_id) or {}
+
+        return await self._keys.get((experiment_id, export_id), bool, read) or None
+
+    async def scored(self, experiment_id: str) -> Mapping[str, Scored]:
+        """Finished cells by run id, with every score that was saved through this service.
+
+        What came another way is seen at once in an experiment that is quick to read; one that is not is read anew only now and
+        then, or every score of a judge would have to wait for it.
+        """
+        # Looked at anew: what was collected a moment ago is handed out now.
+        mark, now = await self.in_store(self.store.state, experiment_id), time.monotonic()
+
+        async def read() -> _Marked[dict[str, Scored]]:
+            began = time.monotonic()
+            value = await self.in_store(_scored, self.store, experiment_id)
+            # A score that was saved meanwhile may have come too late for its cell.
+            value |= {run_id: cell for at, run_id, cell in self._saved.get(experiment_id, ()) if at >= began}
+            return _Marked(mark, value, time.monotonic(), time.monotonic() - began)
+
+        def is_fresh(found: _Marked[dict[str, Scored]]) -> bool:
+            if found.mark == mark:
+                return True
+            rescored = self._rescored.get(experiment_id, 0.0) > found.read_at - found.cost
+            return not rescored and found.cost > SLOW_S and now - found.read_at < WORTH * found.cost
+
+        return (await self._scores.get(experiment_id, is_fresh, read)).value
+
+    async def saved(self, experiment_id: str, run_ids: Sequence[str]) -> None:
+        """Scores of these cells were just written: read the cells again, and leave the rest of the experiment as it is known."""
+        cells = await self.in_store(self.store.cells_of, run_ids)
+        known, now = self._scores.peek(experiment_id), time.monotonic()
+        for run_id, cell in ((c.run.run_id, Scored(c.n_candidates, c.scores)) for c in cells):
+            self._saved.setdefault(experiment_id, deque(maxlen=1000)).append((now, run_id, cell))
+            if known is not None and run_id in known.value:
+                known.value[run_id] = cell
+
+    def rescored(self, experiment_id: str) -> None:
+        """Many scores were written: what was read before is not believed any more."""
+        self._rescored[experiment_id] = time.monotonic()
 
     # -- leaderboards --------------------------------------------------------------------------
 
@@ -309,11 +383,10 @@ class Service:
 
         return (await self._boards.get((experiment_id, tuple(sorted(judges))), is_fresh, compute)).value
 
-    async def plot(self, board: Board, name: str) -> bytes:
-        """One of the board's figures as SVG; empty when there is nothing to draw."""
-        if name not in board.plots:
-            board.plots[name] = await self.at_work(_plot, board.leaderboard, name)
-        return board.plots[name]
+    async def rendering(self, board: Board, kind: str) -> bytes:
+        """The board as json, md, csv or html, or one of its figures."""
+        known = board.renderings.get(kind)
+        return await self.at_work(board.draw, kind, self.store) if known is None else known
 
     # -- links ---------------------------------------------------------------------------------
 
@@ -360,19 +433,32 @@ def _digest(store: Store, experiment_id: str) -> Digest:
     return Digest(experiment_id, tuple(rows), refused)
 
 
-def _board(experiment: str, store: Store, rubric: Rubric, judges: Sequence[str], mark: str) -> Board:
-    from tipbench.stages import compare  # numpy, scipy and matplotlib: only when a leaderboard is first asked for
+def _scored(store: Store, experiment_id: str) -> dict[str, Scored]:
+    return {c.run.run_id: Scored(c.n_candidates, c.scores) for c in store.cells(experiment_id) if c.finished}
 
-    result = compare.run(experiment, store, rubric, judges=judges, keep=False)
-    board = result.leaderboard
-    etag = sha256(f"{mark} {judges} {rubric.hash}".encode()).hexdigest()[:24]
-    documents = {
-        "json": (board.model_dump_json(by_alias=True, indent=1) + "\n").encode(),
-        "md": result.markdown.encode(),
-        "html": result.html.encode(),
-        "csv": to_csv(board).encode(),
+
+def _board(experiment: str, store: Store, rubric: Rubric, judges: Sequence[str], mark: str) -> Board:
+    from tipbench.stages import compare  # numpy and scipy: only when a leaderboard is first asked for
+
+    ranking = compare.rank(experiment, store, rubric, judges=judges)
+    board = ranking.leaderboard
+    renderings = {
+        "json": board.model_dump_json(by_alias=True, indent=1) + "\n",
+        "md": to_markdown(board),
+        "csv": to_csv(board),
     }
-    return Board(board, etag, documents)
+    etag = sha256(f"{mark} {judges} {rubric.hash}".encode()).hexdigest()[:24]
+    return Board(ranking, etag, {kind: text.encode() for kind, text in renderings.items()})
+
+
+def _draw(ranking: Ranking, kind: str, store: Store) -> str:
+    if kind == "html":
+        from tipbench.stages import compare
+
+        return compare.report(ranking, store)
+    from tipbench.leaderboard import plots  # matplotlib: only when a figure is first asked for
+
+    return without_styles({"forest": plots.forest_plot, "tradeoff": plots.tradeoff_plots}[kind](ranking.leaderboard))
 
 
 def to_csv(board: Leaderboard) -> str:
@@ -393,13 +479,6 @@ def to_csv(board: Leaderboard) -> str:
 
 def _harmless(value: object) -> object:
     return "'" + value if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
-
-
-def _plot(board: Leaderboard, name: str) -> bytes:
-    from tipbench.leaderboard import plots
-
-    svg = {"forest": plots.forest_plot, "tradeoff": plots.tradeoff_plots}[name](board)
-    return without_styles(svg).encode()
 
 
 def without_styles(svg: str) -> str:

@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tipbench.leaderboard import words
-from tipbench.leaderboard.model import Cell, Leaderboard
+from tipbench.leaderboard.model import Cell, Leaderboard, ReportTip
 from tipbench.leaderboard.plots import forest_plot, tradeoff_plots
 
 
-@dataclass(frozen=True)
-class ExampleTip:
-    """One tip for the report's drill-down; `scores` are means over judges, None while unjudged."""
-
-    model: str
-    prompt: str
-    scenario: str
-    tip: str
-    scores: dict[str, float] | None
-    flags: tuple[str, ...] = ()
-
-
-def to_html(board: Leaderboard, tips: Sequence[ExampleTip] = ()) -> str:
+def to_html(board: Leaderboard, tips: Sequence[ReportTip] = ()) -> str:
     """The leaderboard as a self-contained page. `tips` fills the drill-down of every cell."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (resources.files(__package__) / "report.html.j2").read_text(encoding="utf-8")
-    by_cell: dict[tuple[str, str], list[ExampleTip]] = {}
+    by_cell: dict[tuple[str, str], list[ReportTip]] = {}
     for tip in tips:
         by_cell.setdefault((tip.model, tip.prompt), []).append(tip)
     return environment.from_string(source).render(

@@ -6,6 +6,7 @@ a figure that cannot be known is null, never zero.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -124,3 +125,15 @@ class Leaderboard(_Frozen):
     cells: tuple[Cell, ...]
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+@dataclass(frozen=True)
+class ReportTip:
+    """One tip in the HTML report's drill-down; `scores` are means over judges, None while unjudged."""
+
+    model: str
+    prompt: str
+    scenario: str
+    tip: str
+    scores: dict[str, float] | None
+    flags: tuple[str, ...] = ()

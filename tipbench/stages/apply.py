@@ -6,7 +6,7 @@ All-or-nothing: every fault is listed and nothing is written. Applying the same 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -50,15 +50,41 @@ def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_
     if key is None:
         words = f"{exchange.experiment} at {store.where} never issued {exchange.export_id}; export again"
         raise refuse(source, [f"/export_id: {words}"])
+    return _apply(exchange, store, experiment_id, key, store.cells(experiment_id), source, reason, dry_run)
+
+
+def run_on(
+    exchange: Exchange, store: Store, experiment_id: str, key: Mapping[str, Any], *, source: str, reason: str = ""
+) -> ApplyResult:
+    """The same for a few items whose export's key is at hand: only their cells are read, however many the experiment has.
+
+    `pending_cells` counts among these.
+    """
+    rows = [key["items"][item.id] for item in exchange.items if item.id in key["items"]]
+    cells = store.cells_of(dict.fromkeys(row[0] for row in rows))
+    return _apply(exchange, store, experiment_id, key, cells, source, reason)
+
+
+def _apply(
+    exchange: Exchange,
+    store: Store,
+    experiment_id: str,
+    key: Mapping[str, Any],
+    found: Sequence[CellRecord],
+    source: str,
+    reason: str,
+    dry_run: bool = False,
+) -> ApplyResult:
     items: Mapping[str, list[Any]] = key["items"]
+    issued = {item.id: items[item.id] for item in exchange.items if item.id in items}
     faults = check_against(
-        exchange, {i: (row[3], row[4]) for i, row in items.items()}, key["rubric_hash"], key["export_id"]
+        exchange, {i: (row[3], row[4]) for i, row in issued.items()}, key["rubric_hash"], key["export_id"]
     )
-    cells = {cell.run.run_id: cell for cell in store.cells(experiment_id)}
+    cells = {cell.run.run_id: cell for cell in found}
     faults += [
         f"/items/{n}/id: the candidate behind {item.id} is no longer in MLflow"
         for n, item in enumerate(exchange.items)
-        if item.id in items and items[item.id][0] not in cells
+        if item.id in issued and issued[item.id][0] not in cells
     ]
     if faults:
         raise refuse(source, faults)

@@ -23,7 +23,6 @@ from tipbench.catalog import Rubric
 from tipbench.errors import InputError
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
 from tipbench.judging.ratings import ratings
-from tipbench.leaderboard.html import ExampleTip, to_html
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import (
     AgreementSummary,
@@ -33,17 +32,29 @@ from tipbench.leaderboard.model import (
     JudgeSummary,
     Leaderboard,
     Refusal,
+    ReportTip,
 )
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
 from tipbench.store.records import CellRecord, Collection, ScoreRecord
 
 CONFIDENCE = 0.95
-EXAMPLE_CELLS = 400
+REPORT_CELLS = 400
 """Above this many runs the HTML report leaves out the tips themselves."""
 
 Key = tuple[str, str]
 """(model, prompt)"""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The leaderboard, and what its renderings need besides."""
+
+    leaderboard: Leaderboard
+    state: str
+    """A hash of all that the leaderboard depends on."""
+    shown: tuple[tuple[CellRecord, tuple[ScoreRecord, ...]], ...]
+    """The cells whose tips the report shows, with the scores that count; none when there are too many."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class CompareResult:
     markdown: str
     html: str
     run_id: str
-    """The leaderboard's run in MLflow; empty when it was not kept."""
+    """The leaderboard's run in MLflow."""
 
 
 @dataclass
@@ -74,9 +85,46 @@ def run(
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
     seed: int = 0,
-    keep: bool = True,
 ) -> CompareResult:
-    """Rank the experiment's cells, and (unless `keep` is false) keep the outcome in MLflow.
+    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
+    ranking = rank(experiment, store, rubric, weights=weights, judges=judges, seed=seed)
+    leaderboard = ranking.leaderboard
+    markdown, html = to_markdown(leaderboard), report(ranking, store)
+    best = leaderboard.cells[0].composite if leaderboard.cells else None
+    run_id = store.save_leaderboard(
+        store.require_experiment(experiment),
+        ranking.state,
+        {
+            "leaderboard.json": (leaderboard.model_dump_json(by_alias=True, indent=2) + "\n").encode(),
+            "leaderboard.md": markdown.encode(),
+            "report.html": html.encode(),
+        },
+        {
+            "cells": len(leaderboard.cells),
+            "judged": sum(cell.n_judged for cell in leaderboard.cells),
+            **({"best_composite": best} if best is not None else {}),
+        },
+    )
+    return CompareResult(leaderboard, markdown, html, run_id)
+
+
+def report(ranking: Ranking, store: Store) -> str:
+    """The HTML report; the tips in it are read from the store."""
+    from tipbench.leaderboard.html import to_html  # matplotlib: not for those who only want the numbers
+
+    return to_html(ranking.leaderboard, _tips(store, ranking.shown))
+
+
+def rank(
+    experiment: str,
+    store: Store,
+    rubric: Rubric,
+    *,
+    weights: Mapping[str, float] | None = None,
+    judges: Sequence[str] = (),
+    seed: int = 0,
+) -> Ranking:
+    """Rank the experiment's cells; nothing is written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. Raises InputError for an unknown
@@ -128,25 +176,12 @@ def run(
         receipt=_receipt(collections),
         cells=tuple(rows),
     )
-    markdown = to_markdown(leaderboard)
-    html = to_html(leaderboard, _examples(store, cells, records))
-    if not keep:
-        return CompareResult(leaderboard, markdown, html, "")
-    run_id = store.save_leaderboard(
-        experiment_id,
+    shown = [(c, tuple(records[c.run.run_id])) for c in cells if c.n_candidates]
+    return Ranking(
+        leaderboard,
         _state(cells, records, leaderboard),
-        {
-            "leaderboard.json": (leaderboard.model_dump_json(by_alias=True, indent=2) + "\n").encode(),
-            "leaderboard.md": markdown.encode(),
-            "report.html": html.encode(),
-        },
-        {
-            "cells": len(rows),
-            "judged": sum(r.n_judged for r in rows),
-            **({"best_composite": rows[0].composite} if rows and rows[0].composite is not None else {}),
-        },
+        tuple(shown) if len(shown) <= REPORT_CELLS else (),
     )
-    return CompareResult(leaderboard, markdown, html, run_id)
 
 
 def _weights(rubric: Rubric, weights: Mapping[str, float] | None) -> dict[str, float]:
@@ -384,24 +419,19 @@ def _flat(name: str, value: object) -> dict[str, str]:
     return {} if value in (None, "", ()) else {name: str(value)}
 
 
-def _examples(
-    store: Store, cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]]
-) -> list[ExampleTip]:
-    """Every tip with its mean scores, for the report's drill-down; none when there are too many."""
-    with_tips = [c for c in cells if c.n_candidates]
-    if len(with_tips) > EXAMPLE_CELLS:
-        return []
+def _tips(store: Store, shown: Sequence[tuple[CellRecord, Sequence[ScoreRecord]]]) -> list[ReportTip]:
+    """The tips of the cells to show, each with its mean scores, for the report's drill-down."""
     tips = []
-    for cell, result in zip(with_tips, store.results(c.run for c in with_tips), strict=True):
+    for (cell, records), result in zip(shown, store.results(cell.run for cell, _ in shown), strict=True):
         for candidate in result.candidates:
             scored = [
                 dict(zip(r.criteria, r.scores[candidate.index], strict=True))
-                for r in records[cell.run.run_id]
+                for r in records
                 if candidate.index in r.scores
             ]
             means = {c: statistics.fmean(s[c] for s in scored) for c in scored[0]} if scored else None
             flags = ("truncated",) if candidate.done_reason == "length" else ()
-            tips.append(ExampleTip(cell.model, cell.prompt, cell.scenario, candidate.text, means, flags))
+            tips.append(ReportTip(cell.model, cell.prompt, cell.scenario, candidate.text, means, flags))
     return tips
 
 

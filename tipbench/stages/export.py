@@ -12,7 +12,7 @@ from tipbench.judging.blinding import blind, export_id, mask_names
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
 from tipbench.judging.validate import exchange_bytes
 from tipbench.store import Store
-from tipbench.store.records import CellRecord
+from tipbench.store.records import CellRecord, ScoreRecord
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ def run(
     cells = [cell for cell in found if cell.finished]
     if expect and not any(cell.model in expect for cell in cells):
         raise _nothing_to_judge(experiment, found, expect)
-    pending = [(cell, sorted(set(range(cell.n_candidates)) - judged(cell, rubric.hash, judge))) for cell in cells]
+    pending = [
+        (cell, sorted(set(range(cell.n_candidates)) - judged(cell.scores, rubric.hash, judge))) for cell in cells
+    ]
     pending = [(cell, indices) for cell, indices in pending if indices]
     results = dict(zip((c.run.run_id for c, _ in pending), store.results(c.run for c, _ in pending), strict=True))
     models = sorted({cell.model for cell in cells})
@@ -110,11 +112,11 @@ def _nothing_to_judge(experiment: str, cells: Sequence[CellRecord], expect: Sequ
     return InputError(f"{experiment} has nothing to judge; collect again once this is mended", tuple(faults))
 
 
-def judged(cell: CellRecord, rubric_hash: str, judge: str | None) -> set[int]:
-    """Indices of the cell's candidates that `judge` (any judge, if None) has scored under the rubric."""
+def judged(records: Sequence[ScoreRecord], rubric_hash: str, judge: str | None) -> set[int]:
+    """Indices of a cell's candidates that `judge` (any judge, if None) has scored under the rubric."""
     return {
         index
-        for record in cell.scores
+        for record in records
         if record.rubric_hash == rubric_hash and judge in (None, record.judge)
         for index in record.scores
     }

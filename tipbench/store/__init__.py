@@ -300,6 +300,12 @@ class Store:
         filled = {(r.model, r.prompt, r.scenario) for r in records if r.finished}
         return [r for r in records if r.finished or (r.model, r.prompt, r.scenario) not in filled]
 
+    def cells_of(self, run_ids: Iterable[str]) -> list[CellRecord]:
+        """These cells alone, as they are now, however many the experiment has; those that are gone are left out."""
+        with ThreadPoolExecutor(READERS) as pool:
+            runs = list(pool.map(self._backend.get_run, run_ids))
+        return [_cell(run.tags.get("tipbench.cell_id", ""), run) for run in runs if run is not None]
+
     def results(self, runs: Iterable[Run]) -> list[CellResult]:
         """The candidates of cells, in the order of `runs`. Raises StoreError naming a run whose artifact is gone."""
         runs = list(runs)
@@ -339,8 +345,8 @@ class Store:
         content = self._backend.get_artifact(run, "key.json") if run else None
         return json.loads(content) if content is not None else None
 
-    def latest_export(self, experiment_id: str, judge: str) -> dict[str, Any] | None:
-        """The key of the newest exchange file that was made for `judge`, or None."""
+    def latest_export(self, experiment_id: str, judge: str) -> str | None:
+        """The id of the newest exchange file that was made for `judge`, or None."""
         runs, _ = self._backend.page(
             experiment_id,
             f"tags.`{KIND}` = 'export' AND tags.`tipbench.judge` = '{_quotable(judge)}' AND attributes.status = 'FINISHED'",
@@ -348,8 +354,7 @@ class Store:
             1,
             "",
         )
-        content = self._backend.get_artifact(runs[0], "key.json") if runs else None
-        return json.loads(content) if content is not None else None
+        return runs[0].tags["tipbench.export_id"] if runs else None
 
     def apply_scores(
         self,

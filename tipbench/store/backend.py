@@ -50,6 +50,9 @@ class Backend(Protocol):
     def set_status(self, run_id: str, status: str, end_ms: int | None) -> None:
         """Move a run to RUNNING, FINISHED, FAILED or KILLED."""
 
+    def get_run(self, run_id: str) -> Run | None:
+        """One run, as it is now; None when there is none, or none any more."""
+
     def delete_run(self, run_id: str) -> None:
         """Take a run out of every listing."""
 

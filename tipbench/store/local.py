@@ -107,6 +107,16 @@ class LocalBackend:
             else:
                 self._client.set_terminated(run_id, status=status, end_time=end_ms)
 
+    def get_run(self, run_id: str) -> Run | None:
+        with self._words():
+            try:
+                found = self._client.get_run(run_id)
+            except self._error as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+        return None if found.info.lifecycle_stage == "deleted" else _run(found)
+
     def delete_run(self, run_id: str) -> None:
         with self._words():
             self._client.delete_run(run_id)

@@ -100,11 +100,25 @@ class RestBackend:
             try:
                 answer = response.json()
             except ValueError as error:
-                raise StoreError(
-                    f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?"
-                ) from error
+                raise self._not_mlflow() from error
             return answer if isinstance(answer, dict) else {}
         raise self._refusal(response)
+
+    def _find(self, path: str, what: str, params: Mapping[str, str]) -> Mapping[str, Any] | None:
+        """One thing by its name or id, or None when MLflow says that there is no such thing."""
+        response = self._send("GET", "/api/2.0/mlflow/" + path, params=params)
+        if response.status_code == 404 and "RESOURCE_DOES_NOT_EXIST" in response.text:
+            return None
+        if not response.is_success:
+            raise self._refusal(response)
+        try:
+            found: Mapping[str, Any] = response.json()[what]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._not_mlflow() from error
+        return found
+
+    def _not_mlflow(self) -> StoreError:
+        return StoreError(f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?")
 
     def _refusal(self, response: httpx.Response) -> StoreError:
         try:
@@ -125,17 +139,9 @@ class RestBackend:
     # -- experiments ---------------------------------------------------------------------------
 
     def find_experiment(self, name: str) -> str | None:
-        response = self._send("GET", "/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": name})
-        if response.status_code == 404 and "RESOURCE_DOES_NOT_EXIST" in response.text:
+        experiment = self._find("experiments/get-by-name", "experiment", {"experiment_name": name})
+        if experiment is None:
             return None
-        if not response.is_success:
-            raise self._refusal(response)
-        try:
-            experiment = response.json()["experiment"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(
-                f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?"
-            ) from error
         if experiment.get("lifecycle_stage") == "deleted":
             raise StoreError(f"experiment {name} was deleted in MLflow; restore it there, or use another name")
         return str(experiment["experiment_id"])
@@ -206,6 +212,10 @@ class RestBackend:
         if end_ms is not None:
             body["end_time"] = end_ms
         self._api("POST", "runs/update", json=body)
+
+    def get_run(self, run_id: str) -> Run | None:
+        found = self._find("runs/get", "run", {"run_id": run_id})
+        return None if found is None or found["info"].get("lifecycle_stage") == "deleted" else _run(found)
 
     def delete_run(self, run_id: str) -> None:
         self._api("POST", "runs/delete", json={"run_id": run_id})

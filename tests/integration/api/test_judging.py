@@ -49,7 +49,7 @@ def test_an_item_is_blind_and_its_score_is_in_mlflow_when_it_is_answered(shared:
     assert body["progress"] == {"total": 26, "done": 0, "left": 24, "pending": 24}
     [item] = body["items"]
     saved = _put(shared, experiment, item, "ada").json()
-    assert saved == {"id": item["id"], "outcome": "new", "pending_cells": 12}
+    assert saved == {"id": item["id"], "outcome": "new", "cell_pending": True}
     records = [r for cell in _cells(mlflow_url, experiment) for r in cell.scores]
     assert [r.judge for r in records] == ["ada"]
     assert list(records[0].scores.values()) == [tuple(scores_for(item).values())]

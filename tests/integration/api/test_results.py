@@ -104,7 +104,7 @@ def test_the_leaderboard_is_what_the_command_line_makes_in_every_rendering(judge
     from tipbench.stages import compare
 
     with opened(mlflow_url) as store:
-        known = compare.run(EXPERIMENT, store, load_rubric(), keep=False).leaderboard
+        known = compare.rank(EXPERIMENT, store, load_rubric()).leaderboard
     base = f"/api/bench/leaderboard/{EXPERIMENT}"
     board = judged.client.get(base).json()
     assert board["schema"] == "tipbench.leaderboard/1"

@@ -230,6 +230,39 @@ export function term(label, meaning) {
   return [h("span", { class: "what", title: meaning }, label), h("span", { class: "hidden" }, ` (${meaning})`)];
 }
 
+/** A table in a frame of its own that scrolls sideways. `named` labels the frame; `columns` are the heads, as [class, content]. */
+export function table(named, columns, rows, extra = "") {
+  return h(
+    "div",
+    { class: `scroll ${extra}`.trim(), tabindex: 0, role: "region", ...named },
+    h(
+      "table",
+      null,
+      h(
+        "thead",
+        null,
+        h(
+          "tr",
+          null,
+          columns.map(([kind, content]) => h("th", { class: kind || null, scope: "col" }, content)),
+        ),
+      ),
+      h("tbody", null, rows),
+    ),
+  );
+}
+
+/** The head of a row that belongs to a model and a prompt; with an experiment it leads to the cell's tips there. */
+export function cellHead({ model, prompt }, experiment = null) {
+  const lines = [h("span", { class: "tag" }, model), h("span", { class: "soft" }, prompt)];
+  const href = experiment && `#/cell/${encodeURIComponent(experiment)}?${new URLSearchParams({ model, prompt })}`;
+  return h(
+    "th",
+    { class: "left", scope: "row" },
+    href ? h("a", { class: "celllink", href }, lines) : h("span", { class: "celllink" }, lines),
+  );
+}
+
 const RUN_STATES = {
   queued: ["", "queued"],
   running: ["live", "collecting"],

@@ -72,7 +72,7 @@ async def leaderboard(
         headers["Content-Disposition"] = f'attachment; filename="{experiment}.{kind}"'
     if headers["ETag"] in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(board.documents[kind], media_type=MEDIA[kind], headers=headers)
+    return Response(await api.rendering(board, kind), media_type=MEDIA[kind], headers=headers)
 
 
 def _accepted(header: str) -> str:
@@ -122,7 +122,7 @@ async def plot(
     headers = _validators(board, plot)
     if headers["ETag"] in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)
-    svg = await api.plot(board, plot)
+    svg = await api.rendering(board, plot)
     return Response(svg, media_type="image/svg+xml", headers=headers) if svg else Response(status_code=204)
 
 

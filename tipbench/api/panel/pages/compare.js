@@ -3,7 +3,7 @@
 import { api } from "../api.js";
 import { h } from "../dom.js";
 import { UNKNOWN, number, signed } from "../format.js";
-import { crumb, empty, head, notice, pill, scaleBar, term } from "../parts.js";
+import { cellHead, crumb, empty, head, notice, pill, scaleBar, table, term } from "../parts.js";
 
 const Z_95 = 1.96;
 
@@ -68,7 +68,7 @@ function comparison({ left, right, warnings, cells, scale_min = 1, scale_max = 5
   return [
     ...warnings.map((text) => notice("warn", text)),
     both.length
-      ? table(both, left, right, { scale_min, scale_max })
+      ? pairs(both, left, right, { scale_min, scale_max })
       : empty("list", "They share no cell", h("p", null, "No model and prompt is in both experiments.")),
     ...only("left", "right", left),
     ...only("right", "left", right),
@@ -83,21 +83,12 @@ function verdict({ difference, se }) {
   return pill(difference > 0 ? "good" : "bad", difference > 0 ? "better" : "worse");
 }
 
-function table(cells, left, right, scale) {
+function pairs(cells, left, right, scale) {
   const rows = cells.map((cell) =>
     h(
       "tr",
       null,
-      h(
-        "th",
-        { class: "left", scope: "row" },
-        h(
-          "span",
-          { class: "celllink" },
-          h("span", { class: "tag" }, cell.model),
-          h("span", { class: "soft" }, cell.prompt),
-        ),
-      ),
+      cellHead(cell),
       h("td", { class: "wide" }, number(cell.left.composite)),
       h("td", { class: "wide" }, number(cell.right.composite)),
       h(
@@ -117,29 +108,19 @@ function table(cells, left, right, scale) {
     "section",
     { class: "card" },
     h("h2", { id: "pairs" }, "Cells that both have"),
-    h(
-      "div",
-      { class: "scroll bleed", tabindex: 0, role: "region", "aria-labelledby": "pairs" },
-      h(
-        "table",
-        null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            h("th", { class: "left", scope: "col" }, "Model and prompt"),
-            h("th", { class: "wide", scope: "col" }, term("First", left)),
-            h("th", { class: "wide", scope: "col" }, term("Second", right)),
-            h("th", { scope: "col" }, term("Change", "second minus first, with the half width of its 95% interval")),
-            h("th", { class: "left wide", scope: "col" }, "First above second"),
-            h("th", { class: "left", scope: "col" }, "Verdict"),
-            h("th", { class: "wide", scope: "col" }, term("Time", "seconds per tip, second over first")),
-          ),
-        ),
-        h("tbody", null, rows),
-      ),
+    table(
+      { "aria-labelledby": "pairs" },
+      [
+        ["left", "Model and prompt"],
+        ["wide", term("First", left)],
+        ["wide", term("Second", right)],
+        ["", term("Change", "second minus first, with the half width of its 95% interval")],
+        ["left wide", "First above second"],
+        ["left", "Verdict"],
+        ["wide", term("Time", "seconds per tip, second over first")],
+      ],
+      rows,
+      "bleed",
     ),
   );
 }

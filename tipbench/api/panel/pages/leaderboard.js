@@ -3,7 +3,7 @@
 import { api } from "../api.js";
 import { attribute, drawing, fill, h } from "../dom.js";
 import { UNKNOWN, bytes, chance, dateTime, interval, number, pValue, percent, signed } from "../format.js";
-import { crumb, empty, head, notice, pill, scaleBar, tabs, term } from "../parts.js";
+import { cellHead, crumb, empty, head, notice, pill, scaleBar, table, tabs, term } from "../parts.js";
 
 export async function leaderboardPage({ parts: [experiment], signal }) {
   const [board, agreement] = await Promise.all([
@@ -57,7 +57,7 @@ function nothingJudged(board, experiment) {
 function ranking(board, judged, agreement, experiment, signal) {
   return [
     answer(board, judged, experiment),
-    table(board, judged, experiment),
+    rankingTable(board, judged, experiment),
     charts(experiment, signal),
     h("div", { class: "two" }, judges(board, agreement, experiment), criteria(board, judged, experiment)),
     problems(board),
@@ -106,83 +106,62 @@ function headline(board, [best, ...others]) {
   ];
 }
 
-function table(board, judged, experiment) {
+function rankingTable(board, judged, experiment) {
   const rest = board.cells.filter((cell) => cell.composite === null);
   const tied = judged.filter((cell) => cell.rank === 1 || cell.tied_with_best);
   const behind = judged.filter((cell) => !tied.includes(cell));
-  const columns = 10;
-  const group = (text, cells, kind) =>
-    cells.length
-      ? [
-          h("tr", { class: `group ${kind}` }, h("th", { colspan: columns, scope: "rowgroup" }, text)),
-          cells.map((cell) => row(cell, board, experiment, kind)),
-        ]
-      : [];
   const ticks = Array.from({ length: board.scale_max - board.scale_min + 1 }, (_, i) =>
     h("span", null, String(board.scale_min + i)),
   );
+  const columns = [
+    ["left", term("Rank", "with its 95% interval")],
+    ["left", "Model and prompt"],
+    ["", term("Composite", "weighted mean of the criteria, mean over scenarios")],
+    [
+      "left",
+      [
+        h("span", { class: "hidden" }, "Composite with its interval on the scale"),
+        h("span", { class: "scale-ticks", "aria-hidden": "true" }, ticks),
+      ],
+    ],
+    [
+      "wide",
+      term(
+        "To the leader",
+        "difference paired by scenario; p pays for the number of cells and for the leader having been chosen by looking",
+      ),
+    ],
+    ["wide", term("P(best)", "how often the cell came first when the scenarios were drawn anew")],
+    ["wide", term("Judged", "judged tips, of those the design asked for")],
+    ["wide", "Tokens/s"],
+    ["wide", "Memory"],
+    ["wide left", term("Trade-off", "on the front: no other cell is at least as good in quality, speed and memory")],
+  ];
+  const group = (text, cells, kind) =>
+    cells.length
+      ? [
+          h("tr", { class: `group ${kind}` }, h("th", { colspan: columns.length, scope: "rowgroup" }, text)),
+          cells.map((cell) => row(cell, board, experiment, kind)),
+        ]
+      : [];
   return h(
     "section",
     { class: "card", "aria-labelledby": "ranking" },
     h("h2", { id: "ranking" }, "Ranking"),
-    h(
-      "div",
-      { class: "scroll bleed", tabindex: 0, role: "region", "aria-labelledby": "ranking" },
-      h(
-        "table",
-        null,
-        h(
-          "thead",
-          null,
-          h(
-            "tr",
-            null,
-            h("th", { class: "left", scope: "col" }, term("Rank", "with its 95% interval")),
-            h("th", { class: "left", scope: "col" }, "Model and prompt"),
-            h("th", { scope: "col" }, term("Composite", "weighted mean of the criteria, mean over scenarios")),
-            h(
-              "th",
-              { class: "left", scope: "col" },
-              h("span", { class: "hidden" }, "Composite with its interval on the scale"),
-              h("span", { class: "scale-ticks", "aria-hidden": "true" }, ticks),
-            ),
-            h(
-              "th",
-              { class: "wide", scope: "col" },
-              term(
-                "To the leader",
-                "difference paired by scenario; p pays for the number of cells and for the leader having been chosen by looking",
-              ),
-            ),
-            h(
-              "th",
-              { class: "wide", scope: "col" },
-              term("P(best)", "how often the cell came first when the scenarios were drawn anew"),
-            ),
-            h("th", { class: "wide", scope: "col" }, term("Judged", "judged tips, of those the design asked for")),
-            h("th", { class: "wide", scope: "col" }, "Tokens/s"),
-            h("th", { class: "wide", scope: "col" }, "Memory"),
-            h(
-              "th",
-              { class: "wide left", scope: "col" },
-              term("Trade-off", "on the front: no other cell is at least as good in quality, speed and memory"),
-            ),
-          ),
-        ),
-        h(
-          "tbody",
-          null,
-          group(tied.length > 1 ? "Tied for first: the differences could be chance" : "First", tied, "lead"),
-          group(tied.length ? "Behind by more than chance" : "", behind, "behind"),
-          group("Not judged", rest, "rest"),
-        ),
-      ),
+    table(
+      { "aria-labelledby": "ranking" },
+      columns,
+      [
+        group(tied.length > 1 ? "Tied for first: the differences could be chance" : "First", tied, "lead"),
+        group(tied.length ? "Behind by more than chance" : "", behind, "behind"),
+        group("Not judged", rest, "rest"),
+      ],
+      "bleed",
     ),
   );
 }
 
 function row(cell, board, experiment, kind) {
-  const query = new URLSearchParams({ model: cell.model, prompt: cell.prompt });
   return h(
     "tr",
     { class: kind === "lead" ? "tied" : null },
@@ -197,16 +176,7 @@ function row(cell, board, experiment, kind) {
             cell.rank_low !== null && h("span", { class: "soft small" }, `${cell.rank_low}–${cell.rank_high}`),
           ],
     ),
-    h(
-      "th",
-      { class: "left", scope: "row" },
-      h(
-        "a",
-        { class: "celllink", href: `#/cell/${encodeURIComponent(experiment)}?${query}` },
-        h("span", { class: "tag" }, cell.model),
-        h("span", { class: "soft" }, cell.prompt),
-      ),
-    ),
+    cellHead(cell, experiment),
     h("td", null, h("strong", null, number(cell.composite))),
     h("td", { class: "left" }, scaleBar(cell, board)),
     h(
@@ -286,43 +256,28 @@ function judges(board, agreement, experiment) {
         h("strong", null, "The judges agree weakly"),
         ` on ${weak.map((one) => one.criterion).join(", ")}. Trust the ranking less, and see which anchors they read differently.`,
       ),
-    h(
-      "div",
-      { class: "scroll", tabindex: 0, role: "region", "aria-label": "Judges" },
-      h(
-        "table",
-        null,
+    table(
+      { "aria-label": "Judges" },
+      [
+        ["left", "Judge"],
+        ["", "Tips"],
+        ["", "Mean"],
+        ["", term("Lenient", "mean difference to the other judges on the same tips")],
+        ["", term("Steady", "share of scores given alike when the same tip came twice")],
+      ],
+      board.judges.map((judge) =>
         h(
-          "thead",
+          "tr",
           null,
           h(
-            "tr",
-            null,
-            h("th", { class: "left", scope: "col" }, "Judge"),
-            h("th", { scope: "col" }, "Tips"),
-            h("th", { scope: "col" }, "Mean"),
-            h("th", { scope: "col" }, term("Lenient", "mean difference to the other judges on the same tips")),
-            h("th", { scope: "col" }, term("Steady", "share of scores given alike when the same tip came twice")),
+            "th",
+            { class: "left", scope: "row" },
+            h("span", { class: "celllink" }, h("span", null, judge.name), h("span", { class: "soft" }, judge.kind)),
           ),
-        ),
-        h(
-          "tbody",
-          null,
-          board.judges.map((judge) =>
-            h(
-              "tr",
-              null,
-              h(
-                "th",
-                { class: "left", scope: "row" },
-                h("span", { class: "celllink" }, h("span", null, judge.name), h("span", { class: "soft" }, judge.kind)),
-              ),
-              h("td", null, String(judge.n_judged)),
-              h("td", null, number(judge.mean)),
-              h("td", null, signed(lenient[judge.name])),
-              h("td", null, percent(steady[judge.name] ?? judge.self_consistency)),
-            ),
-          ),
+          h("td", null, String(judge.n_judged)),
+          h("td", null, number(judge.mean)),
+          h("td", null, signed(lenient[judge.name])),
+          h("td", null, percent(steady[judge.name] ?? judge.self_consistency)),
         ),
       ),
     ),
@@ -363,55 +318,25 @@ function criteria(board, judged, experiment) {
     "section",
     { class: "card stack", "aria-labelledby": "criteria" },
     h("h2", { id: "criteria" }, "Criteria, one by one"),
-    h(
-      "div",
-      { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "criteria" },
-      h(
-        "table",
-        null,
+    table(
+      { "aria-labelledby": "criteria" },
+      [
+        ["left", "Model and prompt"],
+        ...board.criteria.map((name) => [
+          "",
+          [name, h("br"), h("span", { class: "soft" }, percent(board.weights[name]))],
+        ]),
+        ["", "Words"],
+        ["", term("Flagged", "tips that are empty, refuse, leak the prompt, repeat, run too long or were cut off")],
+      ],
+      judged.map((cell) =>
         h(
-          "thead",
+          "tr",
           null,
-          h(
-            "tr",
-            null,
-            h("th", { class: "left", scope: "col" }, "Model and prompt"),
-            board.criteria.map((name) =>
-              h("th", { scope: "col" }, name, h("br"), h("span", { class: "soft" }, percent(board.weights[name]))),
-            ),
-            h("th", { scope: "col" }, "Words"),
-            h(
-              "th",
-              { scope: "col" },
-              term("Flagged", "tips that are empty, refuse, leak the prompt, repeat, run too long or were cut off"),
-            ),
-          ),
-        ),
-        h(
-          "tbody",
-          null,
-          judged.map((cell) =>
-            h(
-              "tr",
-              null,
-              h(
-                "th",
-                { class: "left", scope: "row" },
-                h(
-                  "a",
-                  {
-                    class: "celllink",
-                    href: `#/cell/${encodeURIComponent(experiment)}?${new URLSearchParams({ model: cell.model, prompt: cell.prompt })}`,
-                  },
-                  h("span", { class: "tag" }, cell.model),
-                  h("span", { class: "soft" }, cell.prompt),
-                ),
-              ),
-              board.criteria.map((name) => h("td", null, number(cell[name]))),
-              h("td", null, number(cell.mean_words, 0)),
-              h("td", null, String(Object.values(cell.checks).reduce((a, b) => a + b, 0))),
-            ),
-          ),
+          cellHead(cell, experiment),
+          board.criteria.map((name) => h("td", null, number(cell[name]))),
+          h("td", null, number(cell.mean_words, 0)),
+          h("td", null, String(Object.values(cell.checks).reduce((a, b) => a + b, 0))),
         ),
       ),
     ),
