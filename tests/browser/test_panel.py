@@ -79,6 +79,7 @@ def test_from_login_to_the_leaderboard(panel: Panel, visit: Visit, shot: Shot) -
     page.get_by_role("heading", name="tip-bench-person").wait_for()
     page.get_by_role("row", name=re.compile("v1")).first.wait_for()
     assert page.get_by_role("heading", name="Ranking").is_visible()
+    page.get_by_role("img", name=re.compile("Composite against tokens per second")).wait_for()
     page.get_by_role("link", name=re.compile("v2-mentor")).first.click()
     page.get_by_role("heading", name=f"{MODEL} with v2-mentor").wait_for()
     assert page.locator(".tipcard").count() == 2

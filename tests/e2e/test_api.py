@@ -138,5 +138,6 @@ def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: st
     assert airflow.end(run[0]["id"]) == "success"
     page.get_by_role("link", name="See the leaderboard").click()
     page.get_by_role("row", name=re.compile("smollm2:135m-brief")).first.wait_for()
+    page.locator("figure svg").wait_for()
     page.screenshot(path=SCREENSHOTS / "kind-leaderboard.png", full_page=True)
     assert_complete(mlflow.cells(experiment), models=2, prompts=1, tips=1)

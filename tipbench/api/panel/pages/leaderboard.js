@@ -208,12 +208,22 @@ function row(cell, board, experiment, kind) {
   );
 }
 
-/** The API draws it with matplotlib; it comes when it is ready and does not hold the table up. */
+/** The API draws it with matplotlib; its place is kept until it is ready, and given up when there is nothing to draw. */
 function charts(experiment, signal) {
-  const section = h("section", { class: "card", hidden: true, "aria-labelledby": "tradeoff" });
+  const figure = h(
+    "figure",
+    { class: "figure awaited", tabindex: 0, role: "group", "aria-labelledby": "tradeoff" },
+    h("p", { class: "loading" }, "Drawing…"),
+  );
+  const section = h(
+    "section",
+    { class: "card", "aria-labelledby": "tradeoff" },
+    h("h2", { id: "tradeoff" }, "Quality against cost"),
+    figure,
+  );
   api.plot(experiment, "tradeoff", signal).then(
     (text) => {
-      if (!text) return;
+      if (!text) return void section.remove();
       const svg = drawing(text);
       attribute(svg, "role", "img");
       attribute(
@@ -222,22 +232,17 @@ function charts(experiment, signal) {
         "Composite against tokens per second and against peak memory. The same figures stand in the ranking table.",
       );
       fill(
-        section,
-        h("h2", { id: "tradeoff" }, "Quality against cost"),
+        figure,
+        svg,
         h(
-          "figure",
-          { class: "figure", tabindex: 0, role: "group", "aria-labelledby": "tradeoff" },
-          svg,
-          h(
-            "figcaption",
-            { class: "figcaption" },
-            "Numbers are ranks. Filled marks are on the front of quality, speed and memory together: choosing another cell would give something up. The dashed line is the front of that panel alone.",
-          ),
+          "figcaption",
+          { class: "figcaption" },
+          "Numbers are ranks. Filled marks are on the front of quality, speed and memory together: choosing another cell would give something up. The dashed line is the front of that panel alone.",
         ),
       );
-      attribute(section, "hidden", null);
+      attribute(figure, "class", "figure");
     },
-    () => null, // the table says the same
+    () => section.remove(), // the table says the same
   );
   return section;
 }
