@@ -152,6 +152,21 @@ def test_a_model_over_the_limit_is_refused_with_both_numbers(visit: Visit) -> No
     assert page.locator("[name=models][value='llama3.1:8b']").is_disabled()
 
 
+def test_an_answer_that_comes_late_does_not_undo_a_newer_one(visit: Visit) -> None:
+    page = visit("")
+    held: list[Route] = []
+    page.route("**/api/bench/models?*", lambda route: route.fallback() if held else held.append(route))
+    page.get_by_role("link", name="Run collection").first.click()
+    page.get_by_label("Add a model by its tag").fill("llama3.1:8b")
+    page.keyboard.press("Enter")
+    refusal = page.get_by_text("promises 8 billion parameters, over the limit of 4")
+    refusal.wait_for()
+    with page.expect_response(held[0].request.url):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert refusal.is_visible()
+
+
 def test_a_run_can_be_cancelled(visit: Visit, shot: Shot) -> None:
     page = visit("#/collect")
     start(page, "tip-bench-cancelled", scenarios=0, tips=5)

@@ -67,6 +67,7 @@ class CollectForm {
     this.fields = {}; // key -> an element with say(text)
     this.touched = new Set();
     this.extra = []; // model tags that were typed in
+    this.asked = { models: 0, estimate: 0 }; // of several questions under way, the answer to the last one counts
     this.renew();
 
     this.problems = h("div", { class: "stack tight", tabindex: -1 });
@@ -329,6 +330,8 @@ class CollectForm {
   // -- models ------------------------------------------------------------------------------------
 
   async loadModels() {
+    this.asked.models += 1;
+    const { models: turn } = this.asked;
     const config = this.config();
     const query = Object.fromEntries(
       [...AFFECT_MODELS]
@@ -341,9 +344,9 @@ class CollectForm {
         { models: [...new Set([...split(this.defaults.models), ...this.chosen, ...this.extra])].join(","), ...query },
         this.signal,
       );
-      this.drawModels(answer);
+      if (turn === this.asked.models) this.drawModels(answer);
     } catch (error) {
-      if (this.signal.aborted || !(error instanceof ApiError)) return;
+      if (this.signal.aborted || turn !== this.asked.models || !(error instanceof ApiError)) return;
       // A setting that is at fault is shown at its own field by the estimate.
       if (error.status !== 422)
         fill(this.modelList, notice("bad", h("strong", null, `${words(error)[0]}. `), words(error)[1]));
@@ -449,13 +452,16 @@ class CollectForm {
   // -- estimate and start ------------------------------------------------------------------------
 
   async estimate() {
+    this.asked.estimate += 1;
+    const { estimate: turn } = this.asked;
     const config = this.config();
     try {
       const found = await api.estimate(config, this.signal);
+      if (turn !== this.asked.estimate) return;
       this.say([], this.touched);
       this.drawSummary(found, config);
     } catch (error) {
-      if (this.signal.aborted || !(error instanceof ApiError)) return;
+      if (this.signal.aborted || turn !== this.asked.estimate || !(error instanceof ApiError)) return;
       if (error.status === 422) {
         this.say(error.errors, this.touched);
         fill(this.summary, h("p", { class: "soft" }, "Some fields need another value first."));
