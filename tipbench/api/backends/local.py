@@ -305,7 +305,8 @@ class LocalBackend:
         while process.poll() is None:
             if not stop.wait(0.1):
                 continue
-            process.send_signal(signal.SIGINT)
+            # Not SIGINT: a server that a script started in the background has it ignored, and so would the stage.
+            process.terminate()
             try:
                 process.wait(STOP_S)
             except subprocess.TimeoutExpired:
@@ -388,7 +389,7 @@ def _interrupt_orphan(record: _Record) -> None:
     try:
         environment = Path(f"/proc/{record.pid}/environ").read_bytes()
         if f"TIPBENCH_RUN={record.id}\0".encode() in environment:
-            os.kill(record.pid, signal.SIGINT)
+            os.kill(record.pid, signal.SIGTERM)
             deadline = time.monotonic() + STOP_S
             while Path(f"/proc/{record.pid}").exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
