@@ -174,6 +174,11 @@ def test_a_run_can_be_cancelled(visit: Visit, shot: Shot) -> None:
     page.get_by_role("button", name="Cancel run").click()
     dialog = page.get_by_role("dialog")
     shot(page, "run-cancel")
+    page.route("**/cancel", lambda route: refuse(route, "Airflow at http://airflow:8080 does not answer."))
+    dialog.get_by_role("button", name="Cancel run").click()
+    page.get_by_role("alert").get_by_text("Airflow at http://airflow:8080 does not answer.").wait_for()
+    page.unroute("**/cancel")
+    page.get_by_role("button", name="Cancel run").click()
     dialog.get_by_role("button", name="Cancel run").click()
     page.locator("h1 .pill", has_text="cancelled").wait_for(timeout=60_000)
     page.get_by_role("link", name="Run again").click()
@@ -304,6 +309,21 @@ def test_a_tip_is_text_whatever_it_says(visit: Visit) -> None:
 # -- when something is in the way ------------------------------------------------------------------
 
 
+def refuse(route: Route, reason: str) -> None:
+    """Answer as the API does when something behind it is away."""
+    body = {"type": "urn:x", "title": "Away", "status": 503, "detail": reason, "instance": "urn:x", "errors": []}
+    route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(body))
+
+
+def test_a_list_that_cannot_be_renewed_says_so(visit: Visit) -> None:
+    page = visit("")
+    page.get_by_role("link", name=FILLED).first.wait_for()
+    page.route("**/bench/experiments", lambda route: refuse(route, "MLflow at http://mlflow:5000 does not answer."))
+    page.get_by_text("This may be out of date").wait_for()
+    page.unroute("**/bench/experiments")
+    page.get_by_text("This may be out of date").wait_for(state="detached")
+
+
 def test_what_cannot_be_shown_says_what_to_do(panel: Panel, visit: Visit, shot: Shot) -> None:
     page = visit("#/leaderboard/tip-bench-nobody-knows")
     page.get_by_text("tip-bench-nobody-knows").first.wait_for()
@@ -312,18 +332,7 @@ def test_what_cannot_be_shown_says_what_to_do(panel: Panel, visit: Visit, shot: 
     page.get_by_text("There is no such page").first.wait_for()
 
     reason = "MLflow at http://mlflow:5000 does not answer."
-    body = {
-        "type": "urn:x",
-        "title": "MLflow is away",
-        "status": 503,
-        "detail": reason,
-        "instance": "urn:x",
-        "errors": [],
-    }
-    page.route(
-        "**/leaderboard/**",
-        lambda route: route.fulfill(status=503, content_type="application/problem+json", body=json.dumps(body)),
-    )
+    page.route("**/leaderboard/**", lambda route: refuse(route, reason))
     page.goto(f"{panel.url}/#/leaderboard/{FILLED}")
     page.get_by_text(reason).wait_for()
     shot(page, "away")

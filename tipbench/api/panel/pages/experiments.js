@@ -1,15 +1,16 @@
 // All experiments at a glance, and the collections that ran or run now.
 
-import { api } from "../api.js";
+import { ApiError, api } from "../api.js";
 import { fill, h } from "../dom.js";
 import { ago, count, dateTime, duration } from "../format.js";
-import { empty, head, meter, notice, runPill } from "../parts.js";
+import { empty, head, meter, notice, runPill, words } from "../parts.js";
 
 const REFRESH_MS = 10_000;
 const SHOWN_RUNS = 8;
 
 export async function experimentsPage({ signal }) {
   const content = h("div", { class: "stack" });
+  const line = h("div", { role: "status" });
   const lists = h("div", { class: "stack" });
   fill(
     content,
@@ -17,6 +18,7 @@ export async function experimentsPage({ signal }) {
       lead: "Which small model, with which prompt? Each experiment collects tips, has them judged blind, and ranks what wrote them.",
       actions: h("a", { class: "button primary", href: "#/collect" }, "Run collection"),
     }),
+    line,
     lists,
   );
 
@@ -31,10 +33,24 @@ export async function experimentsPage({ signal }) {
     // Redrawing what has not changed would take the focus from somebody who is using the keyboard.
     if (now !== shown) draw(lists, experiments, runs, ready);
     shown = now;
+    fill(line);
   }
   await refresh();
-  const timer = setInterval(() => document.hidden || refresh().catch(() => null), REFRESH_MS);
-  signal.addEventListener("abort", () => clearInterval(timer));
+
+  /** One look after the other, however long one takes; what is on the page stays there, marked as old, while none succeeds. */
+  async function again() {
+    try {
+      if (!document.hidden) await refresh();
+    } catch (error) {
+      if (error instanceof ApiError) {
+        const [title, detail] = words(error);
+        fill(line, notice("warn", h("strong", null, `This may be out of date: ${title}. `), detail));
+      } else if (!signal.aborted) throw error;
+    }
+    if (!signal.aborted) timer = setTimeout(again, REFRESH_MS);
+  }
+  let timer = setTimeout(again, REFRESH_MS);
+  signal.addEventListener("abort", () => clearTimeout(timer));
   return { title: "Experiments", content };
 }
 

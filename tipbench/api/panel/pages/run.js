@@ -35,13 +35,14 @@ export async function runPage({ parts: [id], signal }) {
   const first = await api.dagRun(id, signal);
   const content = h("div", { class: "stack" });
   const line = h("div", { role: "status" });
+  const refusal = h("div", { role: "alert" });
   const body = h("div", { class: "stack" });
   const view = { now: first, said: null };
-  fill(content, line, body);
+  fill(content, line, refusal, body);
 
   function onState(run) {
     view.now = run;
-    draw(body, run);
+    draw(body, run, () => cancel(run, refusal));
     const said = `${run.experiment}: ${IN_WORDS[run.state] ?? run.state}`;
     if (view.said && view.said !== said) announce(said);
     view.said = said;
@@ -71,12 +72,12 @@ function tick(body, run) {
   if (place) place.textContent = duration(elapsed(run));
 }
 
-function draw(body, run) {
+function draw(body, run, onCancel) {
   // Drawn anew on every change: what had the focus gets it back.
   const focused = body.contains(document.activeElement) ? document.activeElement.id : null;
   fill(
     body,
-    top(run),
+    top(run, onCancel),
     nextStep(run),
     h(
       "div",
@@ -88,7 +89,7 @@ function draw(body, run) {
   if (focused) document.getElementById(focused)?.focus();
 }
 
-function top(run) {
+function top(run, onCancel) {
   const over = Boolean(run.ended_at);
   const links = [
     ["airflow", run.airflow_url, "Airflow"],
@@ -108,14 +109,14 @@ function top(run) {
       !over &&
         h(
           "button",
-          { class: "button danger compact", id: "cancel", type: "button", on: { click: () => cancel(run) } },
+          { class: "button danger compact", id: "cancel", type: "button", on: { click: onCancel } },
           "Cancel run",
         ),
     ],
   });
 }
 
-async function cancel(run) {
+async function cancel(run, refusal) {
   if (
     !(await confirm(
       "Cancel this run?",
@@ -126,9 +127,10 @@ async function cancel(run) {
     return;
   try {
     await api.cancel(run.id);
+    fill(refusal);
     announce("The run is being cancelled.");
   } catch (error) {
-    announce(`${words(error).join(". ")}`);
+    fill(refusal, notice("bad", h("strong", null, "The run goes on. "), words(error).join(". ")));
   }
 }
 
