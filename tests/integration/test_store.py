@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import MlflowServer
@@ -13,6 +14,7 @@ from tipbench.errors import InputError
 from tipbench.store import ScoreChange, Store, StoreUnreachable, open_store
 from tipbench.store.backend import StoreError
 from tipbench.store.records import Candidate, CellResult, Failure, PlannedCell, ScoreRecord
+from tipbench.store.rest import RestBackend
 
 pytestmark = pytest.mark.integration
 _numbers = itertools.count()
@@ -115,6 +117,32 @@ def test_scores_are_kept_per_judge_and_applying_again_changes_nothing(store: Sto
     store.apply_scores(experiment, "bob", "j2", [ScoreChange(after, other, False, {})], documents)
     (final,) = store.cells(experiment)
     assert {r.judge for r in final.scores} == {"ann", "bob"} and final.run.tags["judge_pending"] == "false"
+
+
+def test_cells_can_be_read_alone_and_those_that_are_gone_are_left_out(store: Store, experiment: str) -> None:
+    runs = [store.save_cell(experiment, "parent", cell(name), None).run_id for name in ("c1", "c2", "c3")]
+    store._backend.delete_run(runs[1])
+    assert [c.cell_id for c in store.cells_of([runs[2], runs[1], runs[0], "f" * 32])] == ["c3", "c1"]
+
+
+class LikeABucket(httpx.HTTPTransport):
+    """Real answers, but for a file that is not there: with an S3 bucket behind it, MLflow answers 500, not 404."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = super().handle_request(request)
+        missing = request.method == "GET" and "/mlflow-artifacts/" in request.url.path and answer.status_code == 404
+        return httpx.Response(500, request=request) if missing else answer
+
+
+def test_a_file_that_is_not_in_the_bucket_is_told_from_an_outage(mlflow_url: str) -> None:
+    backend = RestBackend(mlflow_url, retry_s=1.0)
+    backend._client = httpx.Client(transport=LikeABucket())
+    store = Store(backend)
+    experiment = store.ensure_experiment(f"tip-bench-store-{next(_numbers)}")
+    run = store.save_cell(experiment, "parent", cell(), None)
+    assert backend.get_artifact(run, "never-written.json") is None
+    assert [len(result.candidates) for result in store.results([run])] == [2]
+    store.close()
 
 
 def test_an_export_key_is_written_once_and_found_again(store: Store, experiment: str) -> None:

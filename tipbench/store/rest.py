@@ -248,7 +248,15 @@ class RestBackend:
             raise self._refusal(response)
 
     def get_artifact(self, run: Run, path: str) -> bytes | None:
-        response = self._send("GET", self._artifact_path(run, path))
+        where = self._artifact_path(run, path)
+        try:
+            response = self._once("GET", where)
+        except _Transient:
+            # Behind an S3 bucket, MLflow answers 500 for a file that is not there; its listing tells that from an outage.
+            listing = self._api("GET", "artifacts/list", params={"run_id": run.run_id})
+            if path not in {file["path"] for file in listing.get("files", [])}:
+                return None
+            response = self._send("GET", where)
         if response.status_code == 404:
             return None
         if not response.is_success:
