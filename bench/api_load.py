@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 
 from tests.conftest import MlflowServer, clean_env, free_port
-from tests.integration.api.conftest import fill, judge_all, opened, scores_for
+from tests.integration.api.conftest import fill, judge_all, opened, put_scores, scores_for
 
 TOKEN, BIG, SMALL = "load", "tip-bench-big", "tip-bench-small"
 JUDGES = ("ada", "bob")
@@ -158,12 +158,7 @@ def judging(api: Api, mlflow: MlflowServer) -> None:
             for item in items[judge]:
                 gate.wait()
                 began = time.perf_counter()
-                body = {
-                    "export_id": item["export_id"],
-                    "judge": {"name": judge, "kind": "human"},
-                    "scores": scores_for(item, len(judge)),
-                }
-                client.put(f"/api/bench/judging/{SMALL}/items/{item['id']}", json=body).raise_for_status()
+                put_scores(client, SMALL, item, judge, shift=len(judge)).raise_for_status()
                 times.append(time.perf_counter() - began)
 
     with ThreadPoolExecutor(len(JUDGES)) as pool:
@@ -198,12 +193,7 @@ def second_opinion(api: Api, n_tips: int = 20) -> None:
             return timed("next", lambda: client.get(url)).json()["items"][0]
 
         def save(item: dict[str, Any]) -> None:
-            body = {
-                "export_id": item["export_id"],
-                "judge": {"name": "cy", "kind": "human"},
-                "scores": scores_for(item),
-            }
-            timed("save", lambda: client.put(f"/api/bench/judging/{BIG}/items/{item['id']}", json=body))
+            timed("save", lambda: put_scores(client, BIG, item, "cy"))
 
         for _ in range(n_tips):
             save(following())

@@ -51,6 +51,7 @@ class Ranking:
     """The leaderboard, and what its renderings need besides."""
 
     leaderboard: Leaderboard
+    experiment_id: str
     state: str
     """A hash of all that the leaderboard depends on."""
     shown: tuple[tuple[CellRecord, tuple[ScoreRecord, ...]], ...]
@@ -92,7 +93,7 @@ def run(
     markdown, html = to_markdown(leaderboard), report(ranking, store)
     best = leaderboard.cells[0].composite if leaderboard.cells else None
     run_id = store.save_leaderboard(
-        store.require_experiment(experiment),
+        ranking.experiment_id,
         ranking.state,
         {
             "leaderboard.json": (leaderboard.model_dump_json(by_alias=True, indent=2) + "\n").encode(),
@@ -179,6 +180,7 @@ def rank(
     shown = [(c, tuple(records[c.run.run_id])) for c in cells if c.n_candidates]
     return Ranking(
         leaderboard,
+        experiment_id,
         _state(cells, records, leaderboard),
         tuple(shown) if len(shown) <= REPORT_CELLS else (),
     )

@@ -162,7 +162,12 @@ class Store:
         """The experiment's secret from which opaque item ids and their order are made; never exported."""
         tag = "tipbench.blinding_secret"
         if tag not in self._backend.experiment_tags(experiment_id):
-            self._backend.set_experiment_tag(experiment_id, tag, secrets.token_hex(16))
+            try:
+                self._backend.set_experiment_tag(experiment_id, tag, secrets.token_hex(16))
+            except StoreError:
+                # Somebody else, who exports at the same moment, may have been first.
+                if tag not in self._backend.experiment_tags(experiment_id):
+                    raise
         return self._backend.experiment_tags(experiment_id)[tag]
 
     def _runs(self, experiment_id: str, kind: str, also: str = "") -> Iterator[Run]:

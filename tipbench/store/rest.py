@@ -106,15 +106,14 @@ class RestBackend:
 
     def _find(self, path: str, what: str, params: Mapping[str, str]) -> Mapping[str, Any] | None:
         """One thing by its name or id, or None when MLflow says that there is no such thing."""
-        response = self._send("GET", "/api/2.0/mlflow/" + path, params=params)
-        if response.status_code == 404 and "RESOURCE_DOES_NOT_EXIST" in response.text:
-            return None
-        if not response.is_success:
-            raise self._refusal(response)
         try:
-            found: Mapping[str, Any] = response.json()[what]
-        except (ValueError, KeyError, TypeError) as error:
+            found: Mapping[str, Any] = self._api("GET", path, params=params)[what]
+        except KeyError as error:
             raise self._not_mlflow() from error
+        except StoreError as error:
+            if "answered 404 RESOURCE_DOES_NOT_EXIST:" in str(error):
+                return None
+            raise
         return found
 
     def _not_mlflow(self) -> StoreError:

@@ -182,6 +182,19 @@ def scores_for(item: dict[str, Any], shift: int = 0) -> dict[str, int]:
     return {c: 1 + (base + n + shift) % 5 for n, c in enumerate(CRITERIA)}
 
 
+def put_scores(
+    client: httpx.Client, experiment: str, item: dict[str, Any], by: str, *, shift: int = 0, **changes: object
+) -> httpx.Response:
+    """Score one item, as the panel does; `changes` replaces parts of the body."""
+    body = {
+        "export_id": item["export_id"],
+        "judge": {"name": by, "kind": "human"},
+        "scores": scores_for(item, shift),
+        **changes,
+    }
+    return client.put(f"/api/bench/judging/{experiment}/items/{item['id']}", json=body)
+
+
 def judge_all(client: httpx.Client, experiment: str, judge: str, *, scope: str = "pending", shift: int = 0) -> int:
     """Score until nothing is handed out any more, as the panel does; how many items it took."""
     count = 0
@@ -193,14 +206,7 @@ def judge_all(client: httpx.Client, experiment: str, judge: str, *, scope: str =
         if not answer.json()["items"]:
             return count
         for item in answer.json()["items"]:
-            put = client.put(
-                f"/api/bench/judging/{experiment}/items/{item['id']}",
-                json={
-                    "export_id": item["export_id"],
-                    "judge": {"name": judge, "kind": "human"},
-                    "scores": scores_for(item, shift),
-                },
-            )
+            put = put_scores(client, experiment, item, judge, shift=shift)
             assert put.status_code == 200, put.text
             count += 1
 

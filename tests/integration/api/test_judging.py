@@ -11,7 +11,17 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.api.conftest import CRITERIA, Serve, Server, fill, judge_all, opened, problem, scores_for
+from tests.integration.api.conftest import (
+    CRITERIA,
+    Serve,
+    Server,
+    fill,
+    judge_all,
+    opened,
+    problem,
+    put_scores,
+    scores_for,
+)
 from tipbench.store.records import CellRecord
 
 pytestmark = pytest.mark.integration
@@ -25,13 +35,7 @@ def _next(server: Server, experiment: str, judge: str, **params: object) -> dict
 
 
 def _put(server: Server, experiment: str, item: dict[str, Any], by: str, **changes: object) -> httpx.Response:
-    body = {
-        "export_id": item["export_id"],
-        "judge": {"name": by, "kind": "human"},
-        "scores": scores_for(item),
-        **changes,
-    }
-    return server.client.put(f"/api/bench/judging/{experiment}/items/{item['id']}", json=body)
+    return put_scores(server.client, experiment, item, by, **changes)
 
 
 def _cells(url: str, experiment: str) -> list[CellRecord]:

@@ -330,8 +330,7 @@ class CollectForm {
   // -- models ------------------------------------------------------------------------------------
 
   async loadModels() {
-    this.asked.models += 1;
-    const { models: turn } = this.asked;
+    const turn = ++this.asked.models;
     const config = this.config();
     const query = Object.fromEntries(
       [...AFFECT_MODELS]
@@ -452,8 +451,7 @@ class CollectForm {
   // -- estimate and start ------------------------------------------------------------------------
 
   async estimate() {
-    this.asked.estimate += 1;
-    const { estimate: turn } = this.asked;
+    const turn = ++this.asked.estimate;
     const config = this.config();
     try {
       const found = await api.estimate(config, this.signal);
