@@ -119,6 +119,8 @@ class ExperimentSummary(Body):
     failed: int = Field(examples=[0])
     pending: int = Field(description="finished cells in which some tip has no score", examples=[8])
     judged: int = Field(description="finished cells in which every tip has a score", examples=[16])
+    superseded: int = Field(default=0, description="cells of older versions of a model, prompt or scenario")
+    twins: int = Field(default=0, description="cells that were collected twice; the other one counts")
     tips: int = Field(examples=[120])
     models: tuple[str, ...] = Field(examples=[["qwen2.5:0.5b", "gemma3:1b"]])
     prompts: tuple[str, ...] = Field(examples=[["v1", "v2-mentor"]])
@@ -141,6 +143,9 @@ class RunRow(Body):
     prompt: str
     scenario: str
     status: Literal["finished", "failed"]
+    standing: Literal["counted", "failed", "superseded", "twin"] = Field(
+        default="counted", description="does it stand on the board, and if not, why"
+    )
     pending: bool = Field(description="some tip of it still lacks a score")
     n_tips: int
     n_candidates: int

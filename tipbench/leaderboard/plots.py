@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from tipbench.leaderboard import words
 from tipbench.leaderboard.model import Cell, Leaderboard
 
 INK = "#010203"
@@ -59,7 +60,9 @@ def forest_plot(board: Leaderboard) -> str:
         axes.set_xlim(board.scale_min, board.scale_max)
         axes.set_xticks(range(board.scale_min, board.scale_max + 1))
         axes.set_ylim(len(cells) - 0.5, -0.5)
-        axes.set_yticks(range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(c.prompt)}" for c, _ in cells])
+        axes.set_yticks(
+            range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(words.prompt(c))}" for c, _ in cells]
+        )
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"composite, {board.scale_min} to {board.scale_max}, with {board.confidence:.0%} interval")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)

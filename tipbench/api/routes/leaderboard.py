@@ -52,6 +52,10 @@ async def leaderboard(
     request: Request,
     api: Api,
     judges: Judges = None,
+    versions: Annotated[
+        Literal["current", "all"],
+        Query(description="all: older versions of models, prompts and scenarios as rows, too"),
+    ] = "current",
     format: Annotated[
         Literal["json", "md", "csv", "html"] | None, Query(description="wins over suffix and Accept")
     ] = None,
@@ -64,7 +68,8 @@ async def leaderboard(
         if dot and suffix in MEDIA and len(stem) > len("tip-bench-"):
             experiment, kind = stem, suffix
     kind = kind or _accepted(request.headers.get("Accept", "*/*"))
-    board = await api.board(experiment, judges or (), fresh=request.headers.get("Cache-Control") == "no-cache")
+    fresh = request.headers.get("Cache-Control") == "no-cache"
+    board = await api.board(experiment, judges or (), versions=versions, fresh=fresh)
     headers = _validators(board, kind)
     if kind == "html":
         headers["Content-Security-Policy"] = REPORT_CSP
@@ -136,15 +141,15 @@ async def compare(
     if left == right:
         raise invalid("1 fault in the request", ("right", "is the same experiment as left"))
     one, other = (await api.board(left)).leaderboard, (await api.board(right)).leaderboard
-    cells: dict[tuple[str, str], list[Cell | None]] = {}
+    cells: dict[tuple[str, str, str], list[Cell | None]] = {}
     for side, board in enumerate((one, other)):
         for cell in board.cells:
-            cells.setdefault((cell.model, cell.prompt), [None, None])[side] = cell
+            cells.setdefault((cell.model, cell.prompt, cell.variant), [None, None])[side] = cell
     return Comparison(
         left=left,
         right=right,
         warnings=tuple(_cautions(one, other)),
-        cells=tuple(_compared(model, prompt, *pair) for (model, prompt), pair in cells.items()),
+        cells=tuple(_compared(model, prompt, *pair) for (model, prompt, _), pair in cells.items()),
     )
 
 
