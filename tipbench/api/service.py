@@ -28,6 +28,7 @@ from tipbench.catalog import Rubric, load_rubric
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard
+from tipbench.leaderboard.words import headline
 from tipbench.store import Store, StoreError
 from tipbench.store.records import CellRecord, ExperimentInfo
 
@@ -442,6 +443,7 @@ def _board(experiment: str, store: Store, rubric: Rubric, judges: Sequence[str],
 
     ranking = compare.rank(experiment, store, rubric, judges=judges)
     board = ranking.leaderboard
+    board = board.model_copy(update={"headline": headline(board)})
     renderings = {
         "json": board.model_dump_json(by_alias=True, indent=1) + "\n",
         "md": to_markdown(board),

@@ -2,7 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { attribute, fill, h, s } from "./dom.js";
-import { UNKNOWN, percent } from "./format.js";
+import { UNKNOWN, percent, steps } from "./format.js";
 
 const ICONS = {
   check: ["m5 12.5 4.5 4.5L19 7.5"],
@@ -199,6 +199,19 @@ export function confirm(title, detail, verb) {
   });
 }
 
+/** Tell something in front of the page, until it is closed; what had the focus gets it back. */
+export function tell(title, ...content) {
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "tell-title", on: { close: () => dialog.remove() } },
+    h("h2", { id: "tell-title" }, title),
+    ...content,
+    h("div", { class: "row" }, h("button", { class: "button", type: "button", on: { click: () => dialog.close() } }, "Close")),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
 /** A composite (mark) and its interval (bar) on the rubric's scale. */
 export function scaleBar(cell, board, extra = "") {
   if (cell.composite === null) return h("span", { class: "soft" }, UNKNOWN);
@@ -218,7 +231,7 @@ export function scaleBar(cell, board, extra = "") {
       role: "img",
       "aria-label": words,
       title: words,
-      style: { "--steps": board.scale_max - board.scale_min },
+      style: { "--steps": steps(board).length - 1 },
     },
     bar,
     h("b", { style: { left: place(cell.composite) } }),
