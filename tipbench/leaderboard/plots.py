@@ -57,7 +57,7 @@ def forest_plot(board: Leaderboard) -> str:
             axes.plot([composite], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle="")
         axes.axvline(cells[0][1], color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
         axes.set_xlim(board.scale_min, board.scale_max)
-        axes.set_xticks(range(board.scale_min, board.scale_max + 1))
+        axes.set_xticks(_ticks(board.scale_min, board.scale_max))
         axes.set_ylim(len(cells) - 0.5, -0.5)
         axes.set_yticks(range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(c.prompt)}" for c, _ in cells])
         axes.tick_params(axis="y", length=0)
@@ -179,6 +179,13 @@ def _colors(board: Leaderboard) -> dict[str, tuple[str, str]]:
     return {
         m: (PALETTE[i % len(PALETTE)], MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]) for i, m in enumerate(models)
     }
+
+
+def _ticks(low: int, high: int, most: int = 10) -> range:
+    """Evenly spaced scores with both ends of the scale: every one where there are few, else every 2nd, 5th, 10th."""
+    span = high - low
+    step = next((one for one in (1, 2, 5, 10, 20, 25, 50) if span % one == 0 and span // one <= most), span)
+    return range(low, high + 1, step)
 
 
 def _short(text: str, limit: int = 28) -> str:
