@@ -245,7 +245,7 @@ class Sheet {
           class: "button compact",
           type: "button",
           disabled,
-          on: { click: () => [this.digits.settle(), queue.flush(), act()] },
+          on: { click: () => [this.digits.settle(), act()] },
         },
         label,
       );

@@ -140,6 +140,7 @@ export class Queue {
   }
 
   undo() {
+    this.flush();
     const last = this.undoable.pop();
     if (!last) return this.changed("said", "There is nothing to undo.");
     if (last.old === undefined) delete last.item.scores[last.id];
@@ -152,6 +153,7 @@ export class Queue {
   }
 
   move(step) {
+    this.flush();
     const to = this.at + step;
     if (to < 0 || to > this.items.length || (to === this.items.length && !this.item)) return;
     this.at = to;
@@ -160,6 +162,7 @@ export class Queue {
   }
 
   choose(step) {
+    this.flush();
     if (!this.item) return;
     this.active = Math.min(this.criteria.length - 1, Math.max(0, this.active + step));
     this.changed("said", this.criteria[this.active].name);
