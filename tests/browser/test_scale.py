@@ -59,7 +59,7 @@ def test_the_whole_scale_can_be_given_and_is_what_the_pages_say(zero: Panel, pag
     page.keyboard.press("Enter")
     given = {"0": 0, "10": 10, "7": 7}
     for number, (keys, score) in enumerate(given.items()):
-        page.get_by_text(re.compile(rf"^{number} of \\d+ tips")).wait_for()
+        page.get_by_text(re.compile(rf"^{number} of \d+ tips")).wait_for()
         with page.expect_request(lambda request: request.method == "PUT") as put:
             page.keyboard.type(keys)
         assert put.value.post_data_json["scores"] == {"use": score}

@@ -101,7 +101,7 @@ class Board:
         return self.ranking.leaderboard
 
     def draw(self, kind: str, store: Store) -> bytes:
-        """The report (html), or one of the figures (forest, tradeoff) as SVG: empty when there is nothing to draw."""
+        """The report (html), or one of the figures (forest, tradeoff, tradeoff-narrow) as SVG: empty when there is nothing to draw."""
         if kind not in self.renderings:
             self.renderings[kind] = _draw(self.ranking, kind, store).encode()
         return self.renderings[kind]
@@ -460,7 +460,12 @@ def _draw(ranking: Ranking, kind: str, store: Store) -> str:
         return compare.report(ranking, store)
     from tipbench.leaderboard import plots  # matplotlib: only when a figure is first asked for
 
-    return without_styles({"forest": plots.forest_plot, "tradeoff": plots.tradeoff_plots}[kind](ranking.leaderboard))
+    figures = {
+        "forest": plots.forest_plot,
+        "tradeoff": plots.tradeoff_plots,
+        "tradeoff-narrow": partial(plots.tradeoff_plots, narrow=True),
+    }
+    return without_styles(figures[kind](ranking.leaderboard))
 
 
 def to_csv(board: Leaderboard) -> str:

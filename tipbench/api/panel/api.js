@@ -43,8 +43,11 @@ export const api = {
 
   leaderboard: (experiment, signal) => get(`bench/leaderboard/${part(experiment)}`, {}, signal),
   download: (experiment, format) => `api/bench/leaderboard/${part(experiment)}?format=${format}&download=true`,
-  plot: (experiment, name, signal) =>
-    request("GET", `bench/leaderboard/${part(experiment)}/${name}.svg`, { signal, as: "text" }),
+  plot: (experiment, name, { narrow = false, signal }) =>
+    request("GET", `bench/leaderboard/${part(experiment)}/${name}.svg${narrow ? "?narrow=true" : ""}`, {
+      signal,
+      as: "text",
+    }),
   agreement: (experiment, signal) => get(`bench/agreement/${part(experiment)}`, {}, signal),
   tips: (experiment, query, signal) => get(`bench/tips/${part(experiment)}`, query, signal),
   compare: (query, signal) => get("bench/compare", query, signal),

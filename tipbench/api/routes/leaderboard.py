@@ -119,13 +119,15 @@ async def plot(
     request: Request,
     api: Api,
     judges: Judges = None,
+    narrow: Annotated[bool, Query(description="tradeoff: its two parts one above the other")] = False,
 ) -> Response:
     """The leaderboard's figures as SVG that follows the colour of the page it is put into."""
     board = await api.board(experiment, judges or ())
-    headers = _validators(board, plot)
+    kind = "tradeoff-narrow" if narrow and plot == "tradeoff" else plot
+    headers = _validators(board, kind)
     if headers["ETag"] in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)
-    svg = await api.rendering(board, plot)
+    svg = await api.rendering(board, kind)
     return Response(svg, media_type="image/svg+xml", headers=headers) if svg else Response(status_code=204)
 
 

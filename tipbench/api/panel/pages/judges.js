@@ -88,7 +88,7 @@ export function criteria(board, judged, experiment) {
           "",
           [name, h("br"), h("span", { class: "soft" }, percent(board.weights[name]))],
         ]),
-        ["", "Words"],
+        ["wide", "Words"],
         ["", term("Flagged", "tips that are empty, refuse, leak the prompt, repeat, run too long or were cut off")],
       ],
       judged.map((cell) =>
@@ -97,7 +97,7 @@ export function criteria(board, judged, experiment) {
           null,
           cellHead(cell, experiment),
           board.criteria.map((name) => h("td", null, number(cell[name]))),
-          h("td", null, number(cell.mean_words, 0)),
+          h("td", { class: "wide" }, number(cell.mean_words, 0)),
           h("td", null, String(Object.values(cell.checks).reduce((a, b) => a + b, 0))),
         ),
       ),

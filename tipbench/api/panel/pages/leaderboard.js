@@ -7,6 +7,8 @@ import { crumb, empty, head, notice, tabs } from "../parts.js";
 import { criteria, judges } from "./judges.js";
 import { rankingTable } from "./ranking.js";
 
+const NARROW = "(max-width: 46rem)"; // where style/screens.css begins
+
 export async function leaderboardPage({ parts: [experiment], signal }) {
   const [board, agreement] = await Promise.all([
     api.leaderboard(experiment, signal),
@@ -101,7 +103,9 @@ function charts(experiment, signal) {
     h("h2", { id: "tradeoff" }, "Quality against cost"),
     figure,
   );
-  api.plot(experiment, "tradeoff", signal).then(
+  const narrow = matchMedia(NARROW).matches;
+  attribute(figure, "class", `figure awaited${narrow ? " narrow" : ""}`);
+  api.plot(experiment, "tradeoff", { narrow, signal }).then(
     (text) => {
       if (!text) return void section.remove();
       const svg = drawing(text);
@@ -120,7 +124,7 @@ function charts(experiment, signal) {
           "Numbers are ranks. Filled marks are on the front of quality, speed and memory together: choosing another cell would give something up. The dashed line is the front of that panel alone.",
         ),
       );
-      attribute(figure, "class", "figure");
+      attribute(figure, "class", `figure${narrow ? " narrow" : ""}`);
     },
     () => section.remove(), // the table says the same
   );
