@@ -96,9 +96,18 @@ def _ollama(delay: float = 0.0) -> Iterator[FakeOllama]:
 
 
 @pytest.fixture
-def quick(tmp_path: Path) -> Iterator[Laptop]:
+def at_home(tmp_path: Path) -> Iterator[Laptop]:
+    """With its results in a folder. Every process that opens one takes seconds of a core: one test shows that it works."""
     with _ollama() as fake:
         laptop = Laptop(tmp_path, fake)
+        yield laptop
+        laptop.end()
+
+
+@pytest.fixture
+def quick(tmp_path: Path, mlflow_url: str) -> Iterator[Laptop]:
+    with _ollama() as fake:
+        laptop = Laptop(tmp_path, fake, mlflow_url)
         yield laptop
         laptop.end()
 
@@ -127,11 +136,11 @@ def _start(client: httpx.Client, **changes: Any) -> str:
     return str(answer.json()["id"])
 
 
-def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between(quick: Laptop) -> None:
-    client = quick.start()
-    code = re.search(r"#/login\?token=([\w-]+)", quick.log.read_text())
+def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between(at_home: Laptop) -> None:
+    client = at_home.start()
+    code = re.search(r"#/login\?token=([\w-]+)", at_home.log.read_text())
     assert code is not None
-    assert httpx.post(quick.url + "/api/session", json={"token": code[1]}).status_code == 200
+    assert httpx.post(at_home.url + "/api/session", json={"token": code[1]}).status_code == 200
     form = client.get("/api/bench/config/schema").json()
     assert form["back_end"] == "local" and form["defaults"]["models"] == "small:1b,other:1b"
     assert [s["id"] for s in form["scenarios"]][:1] == ["first-budget"] and form["prompts"][0]["name"] == "v1"
@@ -141,10 +150,10 @@ def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between
     assert waiting["state"] == "waiting", waiting
     assert waiting["progress"]["finished"] == waiting["progress"]["pending"] == 4 == waiting["progress"]["planned"]
     assert [t["state"] for t in waiting["tasks"]] == ["success", "success", "waiting", "pending"]
-    judge_all(client, quick.experiment, "ada")
+    judge_all(client, at_home.experiment, "ada")
     done = _until(client, run_id, lambda run: run["state"] in ("success", "failed"))
     assert done["state"] == "success" and done["ended_at"] and done["started_by"] == "laptop"
-    board = client.get(f"/api/bench/leaderboard/{quick.experiment}").json()
+    board = client.get(f"/api/bench/leaderboard/{at_home.experiment}").json()
     assert {c["model"] for c in board["cells"]} == {"small:1b", "other:1b"} and board["judges"][0]["name"] == "ada"
     assert client.get("/api/bench/dag-runs").json()["total"] == 1
     problem(client.post(f"/api/bench/dag-runs/{run_id}/cancel"), 409)
@@ -254,9 +263,9 @@ def test_a_collection_that_cannot_work_says_why(tmp_path: Path, mlflow_url: str)
             laptop.end()
 
 
-def test_models_without_an_engine_are_told_by_their_tags(tmp_path: Path) -> None:
+def test_models_without_an_engine_are_told_by_their_tags(tmp_path: Path, mlflow_url: str) -> None:
     with _ollama() as fake:
-        laptop = Laptop(tmp_path, fake)
+        laptop = Laptop(tmp_path, fake, mlflow_url)
         fake.stop()
     try:
         client = laptop.start()
