@@ -76,6 +76,8 @@ export function judges(board, agreement, experiment) {
 }
 
 export function criteria(board, judged, experiment) {
+  const flagged = "tips that are empty, refuse, leak the prompt, repeat, run too long or were cut off";
+  const figure = (label, value) => h("td", { data: { label } }, value);
   return h(
     "section",
     { class: "card stack", "aria-labelledby": "criteria" },
@@ -88,19 +90,20 @@ export function criteria(board, judged, experiment) {
           "",
           [name, h("br"), h("span", { class: "soft" }, percent(board.weights[name]))],
         ]),
-        ["wide", "Words"],
-        ["", term("Flagged", "tips that are empty, refuse, leak the prompt, repeat, run too long or were cut off")],
+        ["", "Words"],
+        ["", term("Flagged", flagged)],
       ],
       judged.map((cell) =>
         h(
           "tr",
           null,
           cellHead(cell, experiment),
-          board.criteria.map((name) => h("td", null, number(cell[name]))),
-          h("td", { class: "wide" }, number(cell.mean_words, 0)),
-          h("td", null, String(Object.values(cell.checks).reduce((a, b) => a + b, 0))),
+          board.criteria.map((name) => figure(name, number(cell[name]))),
+          figure("words", number(cell.mean_words, 0)),
+          figure("flagged", String(Object.values(cell.checks).reduce((a, b) => a + b, 0))),
         ),
       ),
+      "blocks",
     ),
   );
 }
