@@ -41,7 +41,8 @@ export const api = {
   cancel: (id) => request("POST", `bench/dag-runs/${part(id)}/cancel`),
   events: (id) => `api/bench/dag-runs/${part(id)}/events`,
 
-  leaderboard: (experiment, signal) => get(`bench/leaderboard/${part(experiment)}`, {}, signal),
+  status: (experiment, asked, signal) => get(`bench/status/${part(experiment)}`, { for: asked }, signal),
+  leaderboard: (experiment, query, signal) => get(`bench/leaderboard/${part(experiment)}`, query, signal),
   download: (experiment, format) => `api/bench/leaderboard/${part(experiment)}?format=${format}&download=true`,
   plot: (experiment, name, { narrow = false, signal }) =>
     request("GET", `bench/leaderboard/${part(experiment)}/${name}.svg${narrow ? "?narrow=true" : ""}`, {

@@ -139,6 +139,7 @@ export function tabs(experiment, active) {
   const pages = [
     ["leaderboard", `leaderboard/${encoded}`, "Leaderboard"],
     ["judge", `judge/${encoded}`, "Judge"],
+    ["status", `status/${encoded}`, "Status"],
     ["compare", `compare?a=${encoded}`, "Compare"],
   ];
   return h(
@@ -265,14 +266,22 @@ export function table(named, columns, rows, extra = "") {
   );
 }
 
-/** The head of a row that belongs to a model and a prompt; with an experiment it leads to the cell's tips there. */
-export function cellHead({ model, prompt }, experiment = null) {
-  const lines = [h("span", { class: "tag" }, model), h("span", { class: "soft" }, prompt)];
-  const href = experiment && `#/cell/${encodeURIComponent(experiment)}?${new URLSearchParams({ model, prompt })}`;
+/** The head of a row of the board; with an experiment it leads to the tips of that row. */
+export function cellHead(cell, experiment = null) {
+  const { model, prompt, variant, row } = cell;
+  const lines = [
+    h("span", { class: "tag" }, model),
+    h("span", { class: "soft" }, prompt, variant && ` · ${variant}`),
+    row?.same_tips?.length > 0 && h("span", { class: "same" }, `the same tips as ${row.same_tips.join(", ")}`),
+  ];
+  const query = new URLSearchParams({ model, prompt, ...(row ? { row: row.id } : {}) });
+  const leads = experiment && row?.current !== false;
   return h(
     "th",
     { class: "left", scope: "row" },
-    href ? h("a", { class: "celllink", href }, lines) : h("span", { class: "celllink" }, lines),
+    leads
+      ? h("a", { class: "celllink", href: `#/cell/${encodeURIComponent(experiment)}?${query}` }, lines)
+      : h("span", { class: "celllink" }, lines),
   );
 }
 

@@ -9,9 +9,10 @@ import { rankingTable } from "./ranking.js";
 
 const NARROW = "(max-width: 46rem)"; // where style/screens.css begins
 
-export async function leaderboardPage({ parts: [experiment], signal }) {
+export async function leaderboardPage({ parts: [experiment], query, signal }) {
+  const versions = query.get("versions") === "all" ? "all" : "current";
   const [board, agreement] = await Promise.all([
-    api.leaderboard(experiment, signal),
+    api.leaderboard(experiment, versions === "all" ? { versions } : {}, signal),
     api.agreement(experiment, signal),
   ]);
   const judged = board.cells.filter((cell) => cell.composite !== null);
@@ -24,7 +25,7 @@ export async function leaderboardPage({ parts: [experiment], signal }) {
       head(experiment, { crumbs: crumb("Leaderboard"), actions: judged.length ? downloads(experiment) : null }),
       tabs(experiment, "leaderboard"),
     ),
-    judged.length ? ranking(board, judged, agreement, experiment, signal) : nothingJudged(board, experiment),
+    judged.length ? ranking(board, judged, agreement, experiment, versions, signal) : nothingJudged(board, experiment),
   );
   return { title: `Leaderboard of ${experiment}`, content };
 }
@@ -58,10 +59,10 @@ function nothingJudged(board, experiment) {
   ];
 }
 
-function ranking(board, judged, agreement, experiment, signal) {
+function ranking(board, judged, agreement, experiment, versions, signal) {
   return [
     answer(board, experiment),
-    rankingTable(board, judged, experiment),
+    rankingTable(board, judged, experiment, versions),
     charts(experiment, signal),
     criteria(board, judged, experiment),
     judges(board, agreement, experiment),

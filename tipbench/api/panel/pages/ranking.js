@@ -5,7 +5,7 @@ import { UNKNOWN, bytes, chance, number, pValue, percent, signed, steps } from "
 import { cellHead, pill, scaleBar, table, term } from "../parts.js";
 
 /** The cells by rank: those that the difference to the leader was tested for first, then those it was not, then the unjudged. */
-export function rankingTable(board, judged, experiment) {
+export function rankingTable(board, judged, experiment, versions) {
   const rest = board.cells.filter((cell) => cell.composite === null);
   const tied = judged.filter((cell) => cell.rank === 1 || cell.tied_with_best);
   const behind = judged.filter((cell) => cell.rank !== 1 && cell.tied_with_best === false);
@@ -57,13 +57,24 @@ export function rankingTable(board, judged, experiment) {
       ],
       "bleed",
     ),
+    h(
+      "p",
+      { class: "small under" },
+      versions === "all"
+        ? h("a", { href: `#/leaderboard/${encodeURIComponent(experiment)}` }, "Only what counts now")
+        : h(
+            "a",
+            { href: `#/leaderboard/${encodeURIComponent(experiment)}?versions=all` },
+            "Older versions of models, prompts and scenarios, too",
+          ),
+    ),
   );
 }
 
 function row(cell, board, experiment, kind) {
   return h(
     "tr",
-    { class: kind === "lead" ? "tied" : null },
+    { class: [kind === "lead" && "tied", cell.row?.current === false && "old"].filter(Boolean).join(" ") || null },
     h(
       "td",
       { class: "rank" },
