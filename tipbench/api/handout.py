@@ -88,6 +88,44 @@ def still_open(found: Sequence[Entry], scope: Literal["pending", "all"]) -> list
     ]
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How far a judge is, in items: tips, and the hidden repeats of this judge's file. Judging never moves `total`."""
+
+    total: int
+    done: int
+    """Scored by this judge."""
+    left: int
+    """To be handed out to this judge, now or once a first showing is scored."""
+    pending: int
+    """Tips that nobody has scored."""
+
+
+def counts(
+    found: Sequence[Entry],
+    cells: Mapping[str, Scored],
+    rubric_hash: str,
+    judge: str,
+    scope: Literal["pending", "all"],
+) -> Counts:
+    """Counted over the cells, not over the judge's newest file, which holds only what was open when it was made."""
+    tips = done = pending = 0
+    for cell in cells.values():
+        anybody, own, again = _scored(cell.records, rubric_hash, judge)
+        tips += cell.n_candidates + len(again)
+        done += len(own) + len(again)
+        pending += cell.n_candidates - len(anybody)
+    firsts = {(e.run_id, e.index) for e in found if not e.repeat and e.own is None and (scope == "all" or not e.scored)}
+    mine = {(e.run_id, e.index) for e in found if not e.repeat and e.own is not None}
+    again_open = [e for e in found if e.repeat and e.own is None]
+    return Counts(
+        total=tips + len(again_open),
+        done=done,
+        left=len(firsts) + sum((e.run_id, e.index) in firsts | mine for e in again_open),
+        pending=pending,
+    )
+
+
 def in_turn(open_entries: Sequence[Entry], judge: str, shown: Shown) -> list[Entry]:
     """What nobody has scored or looks at comes first, what others have scored last; the file's order decides among equals.
 

@@ -33,6 +33,7 @@ from tipbench.counting.status import Status, status
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard
+from tipbench.leaderboard.words import headline
 from tipbench.store import Store, StoreError
 from tipbench.store.records import CellRecord, ExperimentInfo, Holdings
 
@@ -129,7 +130,7 @@ class Board:
         return self.ranking.leaderboard
 
     def draw(self, kind: str, store: Store) -> bytes:
-        """The report (html), or one of the figures (forest, tradeoff) as SVG: empty when there is nothing to draw."""
+        """The report (html), or one of the figures (forest, tradeoff, tradeoff-narrow) as SVG: empty when there is nothing to draw."""
         if kind not in self.renderings:
             self.renderings[kind] = _draw(self.ranking, kind, store).encode()
         return self.renderings[kind]
@@ -508,6 +509,7 @@ def _board(
 
     ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, judges=judges, versions=versions)
     board = ranking.leaderboard
+    board = board.model_copy(update={"headline": headline(board)})
     renderings = {
         "json": board.model_dump_json(by_alias=True, indent=1) + "\n",
         "md": to_markdown(board),
@@ -524,7 +526,12 @@ def _draw(ranking: Ranking, kind: str, store: Store) -> str:
         return compare.report(ranking, store)
     from tipbench.leaderboard import plots  # matplotlib: only when a figure is first asked for
 
-    return without_styles({"forest": plots.forest_plot, "tradeoff": plots.tradeoff_plots}[kind](ranking.leaderboard))
+    figures = {
+        "forest": plots.forest_plot,
+        "tradeoff": plots.tradeoff_plots,
+        "tradeoff-narrow": partial(plots.tradeoff_plots, narrow=True),
+    }
+    return without_styles(figures[kind](ranking.leaderboard))
 
 
 def to_csv(board: Leaderboard) -> str:

@@ -156,6 +156,7 @@ async def next_items(
     for entry in chosen:
         shown.show(judge, (entry.run_id, entry.index))
     criteria = [c.id for c in rubric.criteria]
+    counts = await api.in_store(handout.counts, entries, cells, rubric.hash, judge, scope)
     done = [e for e in entries if e.own is not None]
     return JudgingNext(
         experiment=experiment,
@@ -163,10 +164,11 @@ async def next_items(
         items=tuple(_item(entry, key["export_id"], criteria) for entry in chosen),
         previous=tuple(_item(entry, key["export_id"], criteria) for entry in done[-PREVIOUS:]),
         progress=JudgingProgress(
-            total=len(entries),
-            done=len(done),
-            left=len(open_entries),
-            pending=sum(not e.scored for e in entries if not e.repeat),
+            total=counts.total,
+            done=counts.done,
+            left=counts.left,
+            others=counts.total - counts.done - counts.left,
+            pending=counts.pending,
         ),
         instructions=rubric.instructions,
         rubric=_exchange_rubric(rubric),
