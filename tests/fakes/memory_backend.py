@@ -97,7 +97,9 @@ class MemoryBackend:
                 and _matches(run, filter_string)
             ]
         if order_by and "DESC" in order_by[0]:
-            found.sort(key=lambda r: ((r.end_ms or 0) if "end_time" in order_by[0] else r.start_ms, r.run_id), reverse=True)
+            found.sort(
+                key=lambda r: ((r.end_ms or 0) if "end_time" in order_by[0] else r.start_ms, r.run_id), reverse=True
+            )
         else:
             found.sort(key=lambda r: (r.start_ms, r.run_id))
         return found[:limit], ""
