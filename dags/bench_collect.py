@@ -625,12 +625,16 @@ def pod_of_variables(stage: str) -> k8s.V1Pod:
     settings = k8s.V1ConfigMapEnvSource(setting("CONFIG_MAP", "tipbench-config"), optional=True)
     catalog = k8s.V1ConfigMapVolumeSource(name=setting("CATALOG_CONFIG_MAP", "tipbench-catalog"), optional=True)
     claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=setting("EXCHANGE_CLAIM", "tipbench-exchange"))
-    node = k8s.V1EnvVarSource(field_ref=k8s.V1ObjectFieldSelector(field_path="spec.nodeName"))
+    fields = {"TIPBENCH_NODE": "spec.nodeName", "TIPBENCH_POD": "metadata.name"}
+    about = [
+        k8s.V1EnvVar(name, value_from=k8s.V1EnvVarSource(field_ref=k8s.V1ObjectFieldSelector(field_path=path)))
+        for name, path in fields.items()
+    ]
     container = k8s.V1Container(
         name=stage,
         image=image_of(stage),
         image_pull_policy="IfNotPresent",
-        env=[k8s.V1EnvVar("HOME", "/tmp"), k8s.V1EnvVar("TIPBENCH_NODE", value_from=node)],  # noqa: S108 - inside the pod
+        env=[k8s.V1EnvVar("HOME", "/tmp"), *about],  # noqa: S108 - inside the pod
         env_from=[k8s.V1EnvFromSource(config_map_ref=settings)],
         security_context=CONTAINER_SECURITY,
         resources=resources(MEMORY[stage]),
