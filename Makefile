@@ -77,7 +77,8 @@ images: $(WHEEL) ## every container image, with a version tag; prints their size
 	  --build-arg UV_IMAGE=$(REPOSITORY)/uv:$(VERSION) --build-arg BASE_IMAGE=$(REPOSITORY)/base:$(VERSION) \
 	  --tag $(REPOSITORY)/$$1:$(VERSION) --file images/$$2/Dockerfile "$${@:3}" . >/dev/null; }; \
 	build uv base --target uv; build base base --target base; \
-	for image in $(OWN_IMAGES); do build $$image $$image; done
+	for stage in $(STAGES); do build $$stage stage --target $$stage --build-arg STAGE=$$stage; done; \
+	for image in $(filter-out $(STAGES),$(OWN_IMAGES)); do build $$image $$image; done
 	@$(DOCKER) images --format '{{.Repository}}:{{.Tag}}\t{{.Size}}' | grep -E '^($(REPOSITORY)/.*:$(VERSION)|$(PYTHON_IMAGE))	' | sort | column -t
 
 kind-up: ## a kind cluster with everything in it, ready; prints the URLs; safe to run again
