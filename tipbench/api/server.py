@@ -56,7 +56,7 @@ class Behind:
 
     def __init__(self, app: ASGIApp, trusted: str) -> None:
         """`trusted`: addresses and networks, comma-separated; `*` for all."""
-        self._app = ProxyHeadersMiddleware(app, trusted_hosts=trusted)
+        self._app = ProxyHeadersMiddleware(app, trusted_hosts=trusted)  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         peer = scope.get("client")

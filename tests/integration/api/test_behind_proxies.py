@@ -34,7 +34,10 @@ def log_in(browser: TestClient, path: str = "/api/session", **headers: str) -> i
     ("forwarded", "origin"),
     [
         ({"X_Forwarded_Host": "tips.example:8443"}, "https://tips.example:8443"),  # nginx: $http_host
-        ({"X_Forwarded_Host": "tips.example", "X_Forwarded_Port": "8443"}, "https://tips.example:8443"),  # $host, $server_port
+        (
+            {"X_Forwarded_Host": "tips.example", "X_Forwarded_Port": "8443"},
+            "https://tips.example:8443",
+        ),  # $host, $server_port
         ({"X_Forwarded_Host": "tips.example, inner"}, "https://tips.example"),  # two proxies
         ({}, "http://tips.example"),
     ],
