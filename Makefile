@@ -101,7 +101,7 @@ kind-install: ## install or upgrade the four releases in the cluster
 	@echo "Airflow  http://127.0.0.1:8080         user admin, password: $(KUBECTL) get secret airflow-admin -o jsonpath='{.data.password}' | base64 -d"
 	@echo "MLflow   http://127.0.0.1:5000/mlflow"
 	@echo "tipbench http://127.0.0.1:8000         token: $(KUBECTL) get secret tipbench-admin -o jsonpath='{.data.token}' | base64 -d"
-	@echo "Start:   $(KUBECTL) exec deploy/airflow-scheduler -- airflow dags trigger bench_collect --conf '{\"models\": \"smollm2:135m,smollm2:135m-brief\"}'"
+	@echo "Start:   $(KUBECTL) exec deploy/airflow-scheduler -- airflow dags trigger bench_collect -o json"
 
 kind-down: ## delete the cluster and all that is in it
 	@kind delete cluster --name $(CLUSTER)

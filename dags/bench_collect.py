@@ -9,6 +9,7 @@ Airflow 3 that has the cncf-kubernetes provider; what differs between clusters c
 | TIPBENCH_POD_TEMPLATE | | ConfigMap of the tipbench chart (`<release>-pods`) with the pod of each stage; Airflow must be allowed to `get` it |
 | TIPBENCH_POOL | ollama | pool with a slot for each Ollama replica, created with include_deferred |
 | TIPBENCH_OLLAMA_URL, TIPBENCH_MLFLOW_URL | localhost | defaults of the two parameters |
+| TIPBENCH_MODELS | the contract's four | default of the parameter models |
 | TIPBENCH_IMAGE_REPOSITORY, TIPBENCH_IMAGE_TAG | tipbench, 0.2.0 | `<repository>/<stage>:<tag>`; where one is set, it wins over the template |
 | TIPBENCH_IMAGE_PULL_SECRETS | | comma-separated; added to the template's |
 | TIPBENCH_MLFLOW_SECRET, TIPBENCH_JUDGE_SECRET | | Secrets with MLflow's credentials, and with OPENAI_API_KEY; added to the template's |
@@ -82,7 +83,7 @@ def parameter(default: Any, description: str, *stages: str, **schema: Any) -> tu
 EVERY = ("collect", "export", "judge", "compare")
 PARAMETERS = {
     "models": parameter(
-        "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b",
+        setting("MODELS", "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b"),
         "Comma-separated model tags, as Ollama names them.",
         "collect",
         type="string",

@@ -143,6 +143,7 @@ OPTIONS: dict[str, dict[str, Values]] = {
             "baseUrl": "https://airflow.example.com",
             "parallelism": 3,
             "heartbeatTimeout": 90,
+            "models": "a:1b,b:2b",
             "extraEnv": ENV,
             "apiServer": {"replicas": 2, "workers": 2, "resources": RESOURCES},
             "scheduler": {"resources": RESOURCES},
