@@ -196,11 +196,21 @@ _LLAMA3 = Shape(
     pre_tokenizer="llama-bpe", merges=280147, head_width=128, rope_factors="freqs", rope_base=5e5,
 )  # fmt: skip
 _QWEN3 = Shape(
-    "qwen3", 28, 1024, 16, 8, 3072, 151936, 40960, merges=151387, head_width=128, tied=False, query_key_norms=True, rope_base=1e6
+    "qwen3",
+    28,
+    1024,
+    16,
+    8,
+    3072,
+    151936,
+    40960,
+    merges=151387,
+    head_width=128,
+    tied=False,
+    query_key_norms=True,
+    rope_base=1e6,
 )
-_SMOLLM2 = Shape(
-    "llama", 30, 576, 9, 3, 1536, 49152, 8192, pre_tokenizer="smollm", merges=48900, rope_base=1e5
-)
+_SMOLLM2 = Shape("llama", 30, 576, 9, 3, 1536, 49152, 8192, pre_tokenizer="smollm", merges=48900, rope_base=1e5)
 
 SHAPES: dict[str, Shape] = {
     "qwen2.5:0.5b": _QWEN,
