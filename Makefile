@@ -52,8 +52,11 @@ demo: install ## the main job, on the embedded model: collect, judge (baseline),
 	  --n-tips 3 --num-predict 120 --num-ctx 1024 --experiment tip-bench-demo \
 	  --mlflow-url $(DEMO)/store --spool $(DEMO)/spool --judge baseline --out $(DEMO)
 
-test: install ## everything that needs no cluster; says what it left out and why
-	$(BIN)/python -m pytest $(PYTEST)
+# One file's tests stay on one worker, and the files that wait for servers come first (tests/conftest.py).
+WORKERS ?= auto
+
+test: install ## everything that needs no cluster, on several workers; says what it left out and why
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lint: install ## style, formatting, who may import whom, and the charts where helm is there
 	$(BIN)/ruff check .
@@ -77,7 +80,8 @@ images: $(WHEEL) ## every container image, with a version tag; prints their size
 	  --build-arg UV_IMAGE=$(REPOSITORY)/uv:$(VERSION) --build-arg BASE_IMAGE=$(REPOSITORY)/base:$(VERSION) \
 	  --tag $(REPOSITORY)/$$1:$(VERSION) --file images/$$2/Dockerfile "$${@:3}" . >/dev/null; }; \
 	build uv base --target uv; build base base --target base; \
-	for image in $(OWN_IMAGES); do build $$image $$image; done
+	for stage in $(STAGES); do build $$stage stage --target $$stage --build-arg STAGE=$$stage; done; \
+	for image in $(filter-out $(STAGES),$(OWN_IMAGES)); do build $$image $$image; done
 	@$(DOCKER) images --format '{{.Repository}}:{{.Tag}}\t{{.Size}}' | grep -E '^($(REPOSITORY)/.*:$(VERSION)|$(PYTHON_IMAGE))	' | sort | column -t
 
 kind-up: ## a kind cluster with everything in it, ready; prints the URLs; safe to run again
@@ -100,7 +104,7 @@ kind-install: ## install or upgrade the four releases in the cluster
 	@echo "Airflow  http://127.0.0.1:8080         user admin, password: $(KUBECTL) get secret airflow-admin -o jsonpath='{.data.password}' | base64 -d"
 	@echo "MLflow   http://127.0.0.1:5000/mlflow"
 	@echo "tipbench http://127.0.0.1:8000         token: $(KUBECTL) get secret tipbench-admin -o jsonpath='{.data.token}' | base64 -d"
-	@echo "Start:   $(KUBECTL) exec deploy/airflow-scheduler -- airflow dags trigger bench_collect --conf '{\"models\": \"smollm2:135m,smollm2:135m-brief\"}'"
+	@echo "Start:   $(KUBECTL) exec deploy/airflow-scheduler -- airflow dags trigger bench_collect -o json"
 
 kind-down: ## delete the cluster and all that is in it
 	@kind delete cluster --name $(CLUSTER)

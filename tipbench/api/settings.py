@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tipbench.config import ENV_PREFIX, KEYS, Config, build, type_of
+from tipbench.errors import InputError
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
@@ -30,6 +32,10 @@ class Settings:
     session_secret: str = field(default="", repr=False)
     user_header: str = ""
     """Header in which a trusted proxy names the person behind its token."""
+    root_path: str = ""
+    """Path under which a proxy shows all this, such as /tipbench."""
+    trusted_proxies: str = "127.0.0.1"
+    """Proxies whose X-Forwarded headers are believed: addresses and networks, comma-separated; * for all."""
     retry_s: float = 2.0
     """How long a request waits for an MLflow that is away."""
     read_s: float = 20.0
@@ -62,10 +68,20 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         tokens_dir=get("TOKENS_DIR"),
         session_secret=get("SESSION_SECRET"),
         user_header=get("USER_HEADER"),
+        root_path=_root_path(get("ROOT_PATH")),
+        trusted_proxies=environ.get("FORWARDED_ALLOW_IPS") or Settings.trusted_proxies,
         retry_s=float(get("MLFLOW_RETRY_S") or Settings.retry_s),
         read_s=float(get("MLFLOW_READ_S") or Settings.read_s),
         airflow_s=float(get("AIRFLOW_READ_S") or Settings.airflow_s),
     )
+
+
+def _root_path(text: str) -> str:
+    """`"tipbench/"` -> `"/tipbench"`. Raises InputError for what is no path."""
+    path = "/" + text.strip().strip("/")
+    if not re.fullmatch(r"/|(/[A-Za-z0-9._~-]+)+", path):
+        raise InputError(f"TIPBENCH_ROOT_PATH={text!r}: must be a path, such as /tipbench")
+    return path.rstrip("/")
 
 
 def _keys(environ: Mapping[str, str]) -> dict[str, Any]:

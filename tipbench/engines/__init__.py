@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from tipbench.config import Config
-from tipbench.engines.base import Engine
+from tipbench.engines.base import Engine, Fence
 from tipbench.errors import InputError
 
 
-def open_engine(config: Config) -> Engine:
+def open_engine(config: Config, fence: Fence | None = None) -> Engine:
     """The engine that the configuration asks for by name; nothing falls back to another one.
 
-    Of several Ollama addresses it is the first: every replica has the same models. Raises InputError when the embedded engine's library is not installed.
+    `fence` says whether an Ollama that others use too is ours. Of several Ollama addresses it is the first: every replica has the same models. Raises InputError when the embedded engine's library is not installed.
     """
     if config.engine == "embedded":
         try:
@@ -20,4 +20,4 @@ def open_engine(config: Config) -> Engine:
         return EmbeddedEngine(threads=config.num_thread or None)
     from tipbench.engines.ollama import OllamaEngine
 
-    return OllamaEngine(config.ollama_urls[0])
+    return OllamaEngine(config.ollama_urls[0], fence=fence)

@@ -138,6 +138,20 @@ class Witness(Protocol):
         """The engine's memory limit in bytes, where it can be seen."""
 
 
+class Fence(Protocol):
+    """Whether the engine is ours to use now: what a lease says (`tipbench.cluster`)."""
+
+    def before_request(self) -> None:
+        """Return when it is; raises an UnreachableError when it is not any more."""
+
+    def in_flight(self) -> None:
+        """Raises an UnreachableError when an answer that is on its way has to be broken off."""
+
+
+class Held(Witness, Fence, Protocol):
+    """An engine that a lease gives to this process alone, and whose machine can be seen."""
+
+
 class EngineUnreachable(UnreachableError):
     """No answer from the engine after all retries. Exit code 5."""
 

@@ -20,6 +20,7 @@ from tipbench.engines.base import (
     EmptyAnswer,
     EngineInfo,
     EngineUnreachable,
+    Fence,
     Generation,
     GenerationError,
     Message,
@@ -88,14 +89,19 @@ class _NoThinking(Exception):
 class OllamaEngine:
     """One server, one connection pool; safe to use from many threads."""
 
-    def __init__(self, url: str, *, limits: Limits | None = None, connections: int = 64) -> None:
+    def __init__(
+        self, url: str, *, limits: Limits | None = None, connections: int = 64, fence: Fence | None = None
+    ) -> None:
+        """`fence` is asked before every request, retries too, and with every chunk of an answer."""
         self._limits = limits or Limits()
+        self._fence = fence
         self._shown = SECRET_IN_URL.sub("", url.rstrip("/"))
         try:
             self._client = httpx.Client(
                 base_url=url.rstrip("/"),
                 timeout=httpx.Timeout(self._limits.between_chunks, connect=self._limits.connect),
                 limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                event_hooks={"request": [lambda request: fence.before_request()]} if fence else {},
             )
         except httpx.InvalidURL as error:
             raise InputError(f"--ollama-url {self._shown!r} is no URL: {error}") from error
@@ -258,6 +264,8 @@ class OllamaEngine:
         thought = False
         chunks = _lines(model, response)
         for chunk in chunks:
+            if self._fence is not None:
+                self._fence.in_flight()
             if "error" in chunk:
                 raise _failure(model, str(chunk["error"]))
             message = chunk.get("message") or {}
