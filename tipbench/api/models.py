@@ -333,6 +333,9 @@ class ModelRowBody(Body):
     estimated_memory_bytes: int | None
     allowed: bool
     verdict: str = Field(examples=["allowed"])
+    max_num_ctx: int | None = Field(
+        default=None, description="the largest num_ctx with which it fits into memory_limit, 0 for none; null without a limit"
+    )
 
 
 class Models(Body):
