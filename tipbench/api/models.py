@@ -334,7 +334,8 @@ class ModelRowBody(Body):
     allowed: bool
     verdict: str = Field(examples=["allowed"])
     max_num_ctx: int | None = Field(
-        default=None, description="the largest num_ctx with which it fits into memory_limit, 0 for none; null without a limit"
+        default=None,
+        description="the largest num_ctx with which it fits into memory_limit, 0 for none; null without a limit",
     )
 
 
