@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.memory.need import ModelShape
 
 Message = Mapping[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -28,6 +29,8 @@ class ModelFacts:
     """Bytes of KV cache per token of context: 2 (K, V) x layers x KV heads x head width x 2 (f16)."""
     context_length: int | None = None
     family: str | None = None
+    shape: ModelShape | None = None
+    """What the memory that it needs is worked out from."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from tipbench.engines.base import (
 )
 from tipbench.engines.gguf import kv_bytes_per_token
 from tipbench.errors import InputError, TipbenchError
+from tipbench.memory.need import Tensor, shape_of
 from tipbench.patience import Patience
 
 _T = TypeVar("_T")
@@ -156,6 +157,7 @@ class OllamaEngine:
             kv_bytes_per_token=kv_bytes_per_token(info),
             context_length=_count(info.get(f"{prefix}.context_length")),
             family=details.get("family") or prefix or None,
+            shape=shape_of(info, _tensors(shown.get("tensors")), _count(entry.get("size"))),
         )
 
     # -- generating ----------------------------------------------------------------------------
@@ -481,6 +483,17 @@ def _generation(
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """What `/api/show` says of the tensors; none when one of them is not described as it should be."""
+    found = []
+    for entry in value if isinstance(value, list) else []:
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or not all(_count(n) for n in shape) or not shape:
+            return []
+        found.append(Tensor(str(entry.get("name")), str(entry.get("type")), tuple(shape)))
+    return found
 
 
 def _count(value: object) -> int | None:

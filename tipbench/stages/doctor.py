@@ -18,7 +18,7 @@ from tipbench.catalog import load_prompts, load_rubric, load_scenarios
 from tipbench.config import Config
 from tipbench.engines import open_engine
 from tipbench.errors import TipbenchError, UnreachableError
-from tipbench.policy import check_memory, check_parameters, estimate_memory, format_bytes, parse_bytes
+from tipbench.policy import check_memory, check_parameters, format_bytes, need, parse_bytes
 from tipbench.store import open_store
 from tipbench.store.journal import Journal
 
@@ -108,12 +108,12 @@ def _engine(config: Config) -> list[Check]:
                 checks.append(Check(f"model {model}", "failed", "the engine does not have it", remedy))
                 continue
             verdict = check_parameters(model, facts.parameters, config.max_model_b)
-            estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
+            estimate = need(facts, config.num_ctx, config.parallel, config.engine)
             if verdict.allowed:
                 verdict = check_memory(model, estimate, limit)
             if verdict.allowed:
-                need = f", needs about {format_bytes(estimate.total)}" if estimate else ""
-                checks.append(Check(f"model {model}", "ok", f"{(facts.parameters or 0) / 1e9:.2f} B parameters{need}"))
+                words = f", needs about {format_bytes(estimate.total)}" if estimate else ""
+                checks.append(Check(f"model {model}", "ok", f"{(facts.parameters or 0) / 1e9:.2f} B parameters{words}"))
             else:
                 checks.append(Check(f"model {model}", "warning", f"the policy refuses it: {verdict.reason}"))
         loaded = engine.resident()
