@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tipbench.errors import InputError
+from tipbench.model_names import each_once
 from tipbench.net.address import Address, Addresses, masked, read_addresses, read_store
 
 EXPERIMENT_PATTERN = r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
@@ -112,8 +113,8 @@ class Config:
 
     @property
     def model_list(self) -> tuple[str, ...]:
-        """The models in the order given, without repeats."""
-        return split_list(self.models)
+        """The models in the order given; of several spellings of one model, the first."""
+        return each_once(split_list(self.models))
 
     @property
     def prompt_list(self) -> tuple[str, ...]:
