@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tipbench.errors import InputError
-from tipbench.net.secret import MASK, Secret, remember
+from tipbench.net.secret import MASK, Secret, has_control, remember
 
 if TYPE_CHECKING:
     # The command line imports this for every --help; what reads URLs and paths is imported where one is read.
@@ -206,7 +206,7 @@ def _decoded(text: str, name: str) -> str:
     from urllib.parse import unquote
 
     decoded = unquote(text)
-    if any(not c.isprintable() for c in decoded):
+    if has_control(decoded):
         raise InputError(f"{name}: the user or password in it has a control character (it is not shown)")
     return decoded
 
