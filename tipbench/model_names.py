@@ -35,8 +35,12 @@ class ModelName:
     @property
     def valid(self) -> bool:
         """Would Ollama take it?"""
-        parts = ((self.host, _HOST, LONGEST_HOST), (self.namespace, _SPACE, LONGEST_PART))
-        parts += ((self.model, _PART, LONGEST_PART), (self.tag, _PART, LONGEST_PART))
+        parts = (
+            (self.host, _HOST, LONGEST_HOST),
+            (self.namespace, _SPACE, LONGEST_PART),
+            (self.model, _PART, LONGEST_PART),
+            (self.tag, _PART, LONGEST_PART),
+        )
         return all(len(text) <= longest and rule.fullmatch(text) for text, rule, longest in parts)
 
     @property
@@ -69,15 +73,22 @@ def read_name(text: str) -> ModelName:
 
 def same_model(one: str, other: str) -> bool:
     """Do two spellings name one model: `Qwen2.5:0.5B` and `registry.ollama.ai/library/qwen2.5:0.5b`?"""
-    return one == other or read_name(one).key == read_name(other).key
+    return one == other or _identity(one) == _identity(other)
 
 
 def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names in order, of several spellings of one model the first."""
-    first: dict[tuple[str, str, str, str], str] = {}
+    first: dict[tuple[str, ...], str] = {}
     for name in names:
-        first.setdefault(read_name(name).key, name)
+        first.setdefault(_identity(name), name)
     return tuple(first.values())
+
+
+def _identity(text: str) -> tuple[str, ...]:
+    """What two spellings of one model share; a file of the embedded engine is its path, to the letter."""
+    if text.startswith(("/", ".", "~")) or (text.lower().endswith(".gguf") and ":" not in text):
+        return (text,)
+    return read_name(text).key
 
 
 def parameters_in_name(text: str) -> float | None:

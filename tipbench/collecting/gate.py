@@ -5,9 +5,9 @@ from __future__ import annotations
 from tipbench.collecting.plan import Block
 from tipbench.collecting.progress import Event, OnEvent
 from tipbench.config import Config
-from tipbench.engines.base import Engine, GenerationError, ModelFacts, ModelMissing
+from tipbench.engines.base import Engine, GenerationError, ModelFacts, ModelMissing, Unsuitable
 from tipbench.errors import InputError
-from tipbench.policy import check_memory, check_parameters, check_tag, estimate_memory
+from tipbench.policy import Verdict, check_memory, check_parameters, check_tag, estimate_memory
 from tipbench.store.records import Failure
 
 
@@ -24,6 +24,8 @@ def gate(config: Config, engine: Engine, limit: int | None, on_event: OnEvent) -
                 facts, failure = _pull(engine, model, on_event)
             else:
                 failure = Failure(reason=error.reason, message=str(error))
+        except Unsuitable as error:
+            verdict = Verdict(False, str(error))
         except GenerationError as error:
             failure = Failure(reason=error.reason, message=str(error))
         estimate = None

@@ -35,7 +35,7 @@ from tipbench.engines.base import (
     estimated_tokens,
 )
 from tipbench.engines.gguf import kv_bytes_per_token
-from tipbench.engines.thoughts import without_thoughts
+from tipbench.engines.thoughts import answer_in
 from tipbench.errors import TipbenchError
 from tipbench.model_names import parameters_stated, read_name, same_model
 from tipbench.net.address import read_address
@@ -630,11 +630,7 @@ def _not_pulled(model: str, words: str) -> GenerationError:
 def _generation(
     model: str, text: str, last: Mapping[str, Any], first: float | None, wall_s: float, thought: bool
 ) -> Generation:
-    text, unfinished = without_thoughts(text)
-    if not text.strip():
-        spent = ": it spent its tokens on thoughts, though it was told not to think" if thought or unfinished else ""
-        more = "; give it more of them (--num-predict), or take a model that does not think" if unfinished else ""
-        raise EmptyAnswer(f"{model} answered without any text{spent}{more}")
+    text = answer_in(model, text, thought)
 
     def figure(key: str) -> int | float | None:
         value = last.get(key)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from tipbench.engines.base import EmptyAnswer
+
 _WORDS = r"(?:think|thinking|thought|thoughts|reasoning|reflection|seed:think|scratchpad)"
 _PAIRS = (
     (rf"<\s*{_WORDS}\b[^<>\n]{{0,80}}>", rf"<\s*/\s*{_WORDS}\s*>"),
@@ -26,6 +28,16 @@ _MARKS = re.compile(
     r"</?\s*(?:answer|response|solution|final_answer)\s*>",
     re.IGNORECASE,
 )
+
+
+def answer_in(model: str, text: str, thought: bool = False) -> str:
+    """What a model said, without its thoughts; `thought` tells that the server put some aside. Raises EmptyAnswer when nothing is left."""
+    answer, unfinished = without_thoughts(text)
+    if answer.strip():
+        return answer
+    spent = ": it spent its tokens on thoughts, though it was told not to think" if thought or answer != text else ""
+    more = "; give it more of them (--num-predict), or take a model that does not think" if unfinished else ""
+    raise EmptyAnswer(f"{model} answered without any text{spent}{more}")
 
 
 def without_thoughts(text: str) -> tuple[str, bool]:

@@ -18,6 +18,7 @@ from tipbench.catalog import load_prompts, load_rubric, load_scenarios
 from tipbench.config import Config
 from tipbench.engines import open_engine
 from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.model_names import same_model
 from tipbench.policy import check_memory, check_parameters, estimate_memory, format_bytes, parse_bytes
 from tipbench.store import open_store
 from tipbench.store.journal import Journal
@@ -95,10 +96,10 @@ def _engine(config: Config) -> list[Check]:
         info = engine.info()
         where = f" at {info.url}" if info.url else ""
         checks.append(Check("engine", "ok", f"{info.name} {info.version or ''}{where}".strip()))
-        installed = {facts.name: facts for facts in engine.models()}
+        installed = engine.models()
         limit = parse_bytes(config.memory_limit)
         for model in config.model_list:
-            facts = installed.get(model) or installed.get(f"{model}:latest")
+            facts = next((one for one in installed if same_model(one.name, model)), None)
             if facts is None:
                 remedy = (
                     f"ollama pull {model}, or collect with --pull"
@@ -106,6 +107,9 @@ def _engine(config: Config) -> list[Check]:
                     else "see tipbench models"
                 )
                 checks.append(Check(f"model {model}", "failed", "the engine does not have it", remedy))
+                continue
+            if facts.problem:
+                checks.append(Check(f"model {model}", "failed", facts.problem))
                 continue
             verdict = check_parameters(model, facts.parameters, config.max_model_b)
             estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)

@@ -10,7 +10,16 @@ from rich.table import Table
 
 from tipbench.config import Config
 from tipbench.engines.base import Engine, ModelFacts
-from tipbench.policy import check_memory, check_parameters, check_tag, estimate_memory, format_bytes, parse_bytes
+from tipbench.model_names import same_model
+from tipbench.policy import (
+    Verdict,
+    check_memory,
+    check_parameters,
+    check_tag,
+    estimate_memory,
+    format_bytes,
+    parse_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -34,10 +43,9 @@ def run(config: Config, engine: Engine) -> list[ModelRow]:
     """Every model that is installed, then the configured ones that are not. Raises EngineUnreachable."""
     installed = sorted(engine.models(), key=lambda facts: facts.parameters or 0)
     wanted = config.model_list
-    names = {facts.name for facts in installed}
-    rows = [_row(config, facts, facts.name in wanted) for facts in installed]
+    rows = [_row(config, facts, any(same_model(facts.name, model) for model in wanted)) for facts in installed]
     for model in wanted:
-        if model not in names and f"{model}:latest" not in names:
+        if not any(same_model(facts.name, model) for facts in installed):
             tag = check_tag(model, config.max_model_b)
             words = "not there yet" if tag.allowed else f"refused: {tag.reason}"
             rows.append(ModelRow(model, False, True, None, None, None, None, tag.allowed, words))
@@ -46,7 +54,11 @@ def run(config: Config, engine: Engine) -> list[ModelRow]:
 
 def _row(config: Config, facts: ModelFacts, configured: bool) -> ModelRow:
     estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
-    verdict = check_parameters(facts.name, facts.parameters, config.max_model_b)
+    verdict = (
+        Verdict(False, facts.problem)
+        if facts.problem
+        else check_parameters(facts.name, facts.parameters, config.max_model_b)
+    )
     if verdict.allowed:
         verdict = check_memory(facts.name, estimate, parse_bytes(config.memory_limit))
     return ModelRow(

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.integration
 MARK = "zqMARKERqz"
 QUICK = Limits(connect=1.0, unreachable=0.3, queue_full=0.3, attempts=1, first_chunk=2.0, between_chunks=2.0)
 VARIABLES = [f"{name}_proxy" for name in ("http", "https", "all", "no")]
+VARIABLES += ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"]
 
 
 class Answering(BaseHTTPRequestHandler):
