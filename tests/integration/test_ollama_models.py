@@ -11,6 +11,7 @@ import pytest
 
 from tests.conftest import Tipbench
 from tests.fakes.ollama_server import FakeOllama, Fault
+from tipbench.collecting.gate import gate
 from tipbench.config import Config
 from tipbench.engines.base import (
     EmptyAnswer,
@@ -27,7 +28,7 @@ from tipbench.stages import doctor
 from tipbench.stages import models as models_stage
 
 pytestmark = pytest.mark.integration
-QUICK = Limits(connect=1, unreachable=1, queue_full=1, attempts=2, first_chunk=5, between_chunks=2, pull=1.5)
+QUICK = Limits(connect=1, unreachable=1, queue_full=1, attempts=2, first_chunk=5, between_chunks=2, pull=5)
 MESSAGES = [{"role": "user", "content": "One tip, please."}]
 BROKEN = [
     (500, {"error": "open /models/blobs/sha256-1: no such file or directory"}),
@@ -62,7 +63,7 @@ def engine(fake: FakeOllama) -> Iterator[OllamaEngine]:
 
 @pytest.mark.parametrize(("status", "body"), BROKEN)
 def test_one_broken_model_does_not_take_over(
-    fake: FakeOllama, engine: OllamaEngine, status: int, body: Any, tipbench: Tipbench, tmp_path: Path
+    fake: FakeOllama, engine: OllamaEngine, status: int, body: Any, tmp_path: Path
 ) -> None:
     fake.add("broken:1b", 1_000_000_000)
     fake.broken["broken:1b"] = (status, body)
@@ -75,30 +76,38 @@ def test_one_broken_model_does_not_take_over(
     assert rows["small:1b"].allowed and not rows["broken:1b"].allowed and "cannot open it" in rows["broken:1b"].verdict
     checks = {check.name: check for check in doctor.run(config).checks}
     assert checks["model small:1b"].status == "ok" and checks["model broken:1b"].status == "failed"
+    blocks, refused = gate(config, engine, None, lambda event: None)
+    assert not refused and [b.failure and b.failure.reason for b in blocks] == [None, "ModelBroken"]
+
+
+def test_a_broken_models_cells_fail_and_the_others_are_collected(
+    fake: FakeOllama, tipbench: Tipbench, mlflow_url: str, tmp_path: Path
+) -> None:
+    fake.add("broken:1b", 1_000_000_000)
+    fake.broken["broken:1b"] = BROKEN[0]
+    fake.add("embed:1b", 1_000_000_000)
+    fake.extras["embed:1b"] = UNSUITABLE["embed:1b"]
     done = tipbench(
-        "collect", "--models", "broken:1b,small:1b", "--prompts", "v1", "--n-scenarios", 1, "--n-tips", 1,
-        "--ollama-url", fake.url, "--mlflow-url", tmp_path / "store", "--json",
+        "collect", "--models", "broken:1b,embed:1b,small:1b", "--prompts", "v1,v3-few-shot", "--n-scenarios", 1, "--n-tips", 1,
+        "--num-ctx", 128, "--experiment", "tip-bench-broken-models", "--ollama-url", fake.url, "--mlflow-url", mlflow_url, "--json",
     )  # fmt: skip
     result = json.loads(done.stdout)
-    assert done.returncode == 4 and result["collected"] == 1 and result["failed"] == {"ModelBroken": 1}, done.stderr
+    assert done.returncode == 4 and result["collected"] == 2 and result["failed"] == {"ModelBroken": 2}, done.stderr
+    assert list(result["refused"]) == ["embed:1b"] and {request["model"] for request in fake.requests} == {"small:1b"}
+    assert "prompt v3-few-shot takes about" in done.stderr
 
 
 @pytest.mark.parametrize("name", UNSUITABLE)
 def test_what_cannot_write_tips_is_refused_before_it_is_asked(
-    fake: FakeOllama, engine: OllamaEngine, name: str, tipbench: Tipbench, tmp_path: Path
+    fake: FakeOllama, engine: OllamaEngine, name: str
 ) -> None:
     fake.add(name, 1_000_000_000)
     fake.extras[name] = UNSUITABLE[name]
     with pytest.raises(Unsuitable, match=name):
         engine.describe(name)
     assert next(facts.problem for facts in engine.models() if facts.name == name)
-    done = tipbench(
-        "collect", "--models", f"{name},small:1b", "--prompts", "v1", "--n-scenarios", 1, "--n-tips", 1, "--max-model-b", 1000,
-        "--ollama-url", fake.url, "--mlflow-url", tmp_path / "store", "--json",
-    )  # fmt: skip
-    result = json.loads(done.stdout)
-    assert done.returncode == 0 and list(result["refused"]) == [name] and result["collected"] == 1
-    assert {request["model"] for request in fake.requests} == {"small:1b"}
+    blocks, refused = gate(Config(models=f"{name},small:1b", max_model_b=1000.0), engine, None, lambda event: None)
+    assert list(refused) == [name] and [block.model for block in blocks] == ["small:1b"]
 
 
 def test_a_cloud_model_is_not_even_pulled(fake: FakeOllama, engine: OllamaEngine) -> None:
@@ -178,19 +187,15 @@ def test_what_the_library_lacks_is_missing_at_once(fake: FakeOllama, engine: Oll
         engine.pull("nothing:1b")
 
 
-def test_a_prompt_that_does_not_fit_is_noticed_before_and_after(
-    fake: FakeOllama, tipbench: Tipbench, tmp_path: Path
-) -> None:
+def test_a_prompt_that_does_not_fit_is_noticed(fake: FakeOllama, engine: OllamaEngine) -> None:
     fake.prompt_tokens = 400
-    done = tipbench(
-        "collect", "--models", "small:1b", "--prompts", "v3-few-shot", "--n-scenarios", 1, "--n-tips", 2, "--num-ctx", 128,
-        "--ollama-url", fake.url, "--mlflow-url", tmp_path / "store",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "prompt v3-few-shot takes about" in done.stdout + done.stderr
-    assert "small:1b: prompt v3-few-shot does not fit into num_ctx 128" in done.stdout + done.stderr
+    long = [{"role": "user", "content": "x" * 400}, {"role": "assistant", "content": "y"}, *MESSAGES]
+    answers = [engine.generate("small:1b", long, Options(num_ctx=128), seed) for seed in range(2)]
+    assert all(answer.prompt_cut for answer in answers)
     # Asked once with the whole prompt, then as the server wants it.
     assert [request.get("truncate") for request in fake.requests] == [False, None, None]
+    fake.prompt_tokens = 100
+    assert not engine.generate("small:1b", [*long, *MESSAGES], Options(num_ctx=128), 1).prompt_cut
 
 
 def test_a_prompt_that_fits_is_sent_as_ever(fake: FakeOllama, engine: OllamaEngine) -> None:

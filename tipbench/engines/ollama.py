@@ -418,7 +418,7 @@ class OllamaEngine:
 
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((PullFailed, EngineUnreachable)),
-            wait=tenacity.wait_exponential(multiplier=1, max=20) + tenacity.wait_random(0, 1),
+            wait=tenacity.wait_exponential(multiplier=0.5, max=20) + tenacity.wait_random(0, 0.5),
             stop=give_up,
             before_sleep=lambda state: on_progress("the network failed; trying again"),
             reraise=True,
