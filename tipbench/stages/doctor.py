@@ -92,7 +92,7 @@ def _catalog(config: Config) -> list[Check]:
 
 def _engine(config: Config) -> list[Check]:
     checks = []
-    with contextlib.closing(open_engine(config)) as engine:
+    with contextlib.closing(open_engine(config, patience_s=5.0)) as engine:
         info = engine.info()
         where = f" at {info.url}" if info.url else ""
         checks.append(Check("engine", "ok", f"{info.name} {info.version or ''}{where}".strip()))
@@ -136,8 +136,8 @@ def _engine(config: Config) -> list[Check]:
 
 def _store(config: Config) -> list[Check]:
     # A doctor is asked for an answer now, not after the patience that a long collection has.
-    os.environ.setdefault("TIPBENCH_MLFLOW_RETRY_S", "5")
-    with contextlib.closing(open_store(config.store_url)) as store:
+    told = os.environ.get("TIPBENCH_MLFLOW_RETRY_S")
+    with contextlib.closing(open_store(config.store_url, retry_s=None if told else 5.0)) as store:
         experiments = store.experiments()
         there = any(e.name == config.experiment for e in experiments)
         state = "is there" if there else "will be created"
