@@ -186,7 +186,8 @@ def _checked(name: str, value: Any) -> Any:
         if rules.get("many") and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
             value = ",".join(value)
         if not isinstance(value, str):
-            raise ValueError(f"needs text, not {value!r}")
+            shown = masked(repr(value)) if "address" in rules else repr(value)
+            raise ValueError(f"needs text, not {shown}")
         if rules.get("many") and not split_list(value):
             raise ValueError("needs at least one name")
     elif wanted is bool:

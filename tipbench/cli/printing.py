@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from tipbench.config import ENV_PREFIX, Config
-from tipbench.net.address import Address, without_credentials
+from tipbench.net.address import has_credentials, without_credentials
 
 
 def me() -> str:
@@ -30,8 +30,9 @@ def where(config: Config) -> str:
     if not told:
         return ""
     # A password is not printed; that there was one is.
-    credentials = isinstance(config.mlflow_url, Address) and config.mlflow_url.credentials is not None
-    url = config.mlflow_url.replace("://", "://USER:PASSWORD@", 1) if credentials else config.mlflow_url
+    url = config.mlflow_url
+    if has_credentials(url):
+        url = url.replace("://", "://USER:PASSWORD@", 1)
     return f" --mlflow-url {url}"
 
 

@@ -122,6 +122,12 @@ def revealed(text: str) -> str:
     return text.reveal() if isinstance(text, Address | Addresses) else text
 
 
+def has_credentials(value: object) -> bool:
+    """Is it an address, or a list of them, that came with a user or a password?"""
+    each = value.each if isinstance(value, Addresses) else (value,)
+    return any(isinstance(one, Address) and one.credentials is not None for one in each)
+
+
 def masked(text: str) -> str:
     """Any text that may be a URL, fit to be shown: nothing before an `@`, no query, no control characters."""
     text = text.strip()
