@@ -9,11 +9,11 @@ from typing import Protocol
 
 from tipbench.memory.meter import Reading
 from tipbench.memory.need import CACHE_ELEMENT, MemoryEstimate, ModelShape, Setting, estimate, largest_context
+from tipbench.model_names import parameters_in_name
 
 RUNTIME_OVERHEAD = 160 * 1024**2
 """Bytes counted beyond weights and KV cache for a model of which no more than these is known."""
 
-_SIZE_IN_TAG = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _UNITS |= {unit + "i": 1024**power for power, unit in enumerate("KMGT", start=1)}
 
@@ -45,19 +45,9 @@ class Verdict:
     reason: str = ""
 
 
-def parameters_in_tag(model: str) -> float | None:
-    """Parameters that a tag promises, as a count: "llama3.2:3b" -> 3e9, "x:8x7b" -> 56e9; None if it promises none."""
-    name, _, tag = model.lower().rpartition(":")
-    match = _SIZE_IN_TAG.search(tag if name else model.lower())
-    if match is None:
-        return None
-    experts, number, unit = match.groups()
-    return int(experts or 1) * float(number) * (1e9 if unit == "b" else 1e6)
-
-
 def check_tag(model: str, max_model_b: float) -> Verdict:
     """The verdict before a model is pulled, by what its tag promises; a tag without a size passes."""
-    promised = parameters_in_tag(model)
+    promised = parameters_in_name(model)
     if promised is not None and promised > max_model_b * 1e9:
         return Verdict(
             False, f"{model} promises {promised / 1e9:g} billion parameters, over the limit of {max_model_b:g}"

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from tipbench.config import ENV_PREFIX, Config
+from tipbench.net.address import has_credentials, without_credentials
 
 
 def me() -> str:
@@ -23,8 +24,16 @@ def me() -> str:
 
 def where(config: Config) -> str:
     """` --mlflow-url ...` for a command that is suggested, when this one was told and the environment does not say."""
-    told = config.mlflow_url and config.mlflow_url != os.environ.get(ENV_PREFIX + "MLFLOW_URL")
-    return f" --mlflow-url {config.mlflow_url}" if told else ""
+    told = config.mlflow_url and str(config.mlflow_url) != without_credentials(
+        os.environ.get(ENV_PREFIX + "MLFLOW_URL", "").strip()
+    )
+    if not told:
+        return ""
+    # A password is not printed; that there was one is.
+    url = config.mlflow_url
+    if has_credentials(url):
+        url = url.replace("://", "://USER:PASSWORD@", 1)
+    return f" --mlflow-url {url}"
 
 
 def console() -> Any:

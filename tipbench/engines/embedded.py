@@ -18,7 +18,6 @@ import xllamacpp
 
 from tipbench.engines.base import (
     BrokenAnswer,
-    EmptyAnswer,
     EngineInfo,
     Generation,
     GenerationError,
@@ -29,6 +28,7 @@ from tipbench.engines.base import (
     Resident,
 )
 from tipbench.engines.gguf import kv_bytes_per_token, read_header
+from tipbench.engines.thoughts import answer_in
 from tipbench.errors import InputError
 from tipbench.memory.need import shape_of
 from tipbench.memory.processes import OwnProcessGauge
@@ -217,8 +217,7 @@ def _generation(
                 first = at
             text += piece
             reason = choice.get("finish_reason") or reason
-    if not text.strip():
-        raise EmptyAnswer(f"{model} answered without any text")
+    text = answer_in(model, text)
     ended = time.perf_counter()
     prompt_s = timings["prompt_ms"] / 1000 if "prompt_ms" in timings else None
     output_s = timings["predicted_ms"] / 1000 if "predicted_ms" in timings else None

@@ -15,7 +15,7 @@ from tipbench import __version__
 from tipbench.catalog import Prompt, Scenario, load_prompts, load_scenarios
 from tipbench.collecting.gate import Measured, gate
 from tipbench.collecting.generate import Generator, Task
-from tipbench.collecting.plan import Cell, Plan, make_plan, scenario_hash
+from tipbench.collecting.plan import Cell, Plan, make_plan, scenario_hash, tight
 from tipbench.collecting.progress import Event, FailedCells, OnEvent, Tally
 from tipbench.config import Config
 from tipbench.counting.census import keeper
@@ -82,7 +82,7 @@ def run(
         limit = parse_bytes(config.memory_limit)
         blocks, refused = gate(config, engine, limit, on_event, _took_before(config, store, limit))
         plan = make_plan(config, blocks, refused, prompts, scenarios)
-        for words in plan.same:
+        for words in (*plan.same, *tight(plan.cells, config.num_ctx)):
             on_event(Event("warning", words))
         receipt = _receipt(config, info, plan, limit, prompts, scenarios)
         return _carry_out(config, engine, store, on_event, witness, journal, plan, receipt, limit, started)

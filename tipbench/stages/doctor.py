@@ -18,6 +18,7 @@ from tipbench.catalog import load_prompts, load_rubric, load_scenarios
 from tipbench.config import Config
 from tipbench.engines import open_engine
 from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.model_names import same_model
 from tipbench.policy import check_memory, check_parameters, format_bytes, need, parse_bytes
 from tipbench.store import open_store
 from tipbench.store.journal import Journal
@@ -91,14 +92,14 @@ def _catalog(config: Config) -> list[Check]:
 
 def _engine(config: Config) -> list[Check]:
     checks = []
-    with contextlib.closing(open_engine(config)) as engine:
+    with contextlib.closing(open_engine(config, patience_s=5.0)) as engine:
         info = engine.info()
         where = f" at {info.url}" if info.url else ""
         checks.append(Check("engine", "ok", f"{info.name} {info.version or ''}{where}".strip()))
-        installed = {facts.name: facts for facts in engine.models()}
+        installed = engine.models()
         limit = parse_bytes(config.memory_limit)
         for model in config.model_list:
-            facts = installed.get(model) or installed.get(f"{model}:latest")
+            facts = next((one for one in installed if same_model(one.name, model)), None)
             if facts is None:
                 remedy = (
                     f"ollama pull {model}, or collect with --pull"
@@ -106,6 +107,9 @@ def _engine(config: Config) -> list[Check]:
                     else "see tipbench models"
                 )
                 checks.append(Check(f"model {model}", "failed", "the engine does not have it", remedy))
+                continue
+            if facts.problem:
+                checks.append(Check(f"model {model}", "failed", facts.problem))
                 continue
             verdict = check_parameters(model, facts.parameters, config.max_model_b)
             estimate = need(facts, config.num_ctx, config.parallel, config.engine)
@@ -132,8 +136,8 @@ def _engine(config: Config) -> list[Check]:
 
 def _store(config: Config) -> list[Check]:
     # A doctor is asked for an answer now, not after the patience that a long collection has.
-    os.environ.setdefault("TIPBENCH_MLFLOW_RETRY_S", "5")
-    with contextlib.closing(open_store(config.store_url)) as store:
+    told = os.environ.get("TIPBENCH_MLFLOW_RETRY_S")
+    with contextlib.closing(open_store(config.store_url, retry_s=None if told else 5.0)) as store:
         experiments = store.experiments()
         there = any(e.name == config.experiment for e in experiments)
         state = "is there" if there else "will be created"
