@@ -72,7 +72,9 @@ PARAMS = {
         description="Comma-separated prompt versions.",
     ),
     "n_tips": Param(5, type="integer", minimum=1, maximum=200, description="Candidates per scenario."),
-    "n_scenarios": Param(0, type="integer", minimum=0, description="Use only the first N scenarios; 0 means all."),
+    "n_scenarios": Param(
+        0, type="integer", minimum=0, maximum=1_000_000, description="Use only the first N scenarios; 0 means all."
+    ),
     "temperature": Param(0.7, type="number", minimum=0, maximum=2, description="Sampling temperature."),
     "experiment": Param(
         "tip-bench-auto",
@@ -84,6 +86,7 @@ PARAMS = {
         4.0,
         type="number",
         exclusiveMinimum=0,
+        maximum=1_000_000,
         description="Refuse models with more parameters than this, in billions.",
     ),
     "ollama_url": Param(

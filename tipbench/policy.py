@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tipbench.quantities import size
+
 RUNTIME_OVERHEAD = 160 * 1024**2
 """Bytes that Ollama takes beyond weights and KV cache: server, runner and compute buffers.
 
@@ -12,8 +14,6 @@ Measured with Ollama 0.17.4 and a 135M model: 75 MiB server + 50 MiB runner; lar
 """
 
 _SIZE_IN_TAG = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_UNITS |= {unit + "i": 1024**power for power, unit in enumerate("KMGT", start=1)}
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,7 @@ def check_memory(model: str, estimate: MemoryEstimate | None, limit: int | None)
 
 def parse_bytes(text: str) -> int | None:
     """`"2Gi"` -> 2147483648, as Kubernetes writes quantities; empty text -> None. Raises ValueError on anything else."""
-    if not text:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?)?B?", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size; write it like 512Mi or 2Gi")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return size(text) if text.strip() else None
 
 
 def format_bytes(count: int) -> str:

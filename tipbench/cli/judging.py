@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tipbench.cli.exchange_files import guard_scores, put_aside
-from tipbench.cli.options import config_options, json_option, judge_engine_options, parse_share, repeats_option
+from tipbench.cli.options import config_options, json_option, judge_engine_options, repeats_option, whole_number
 from tipbench.cli.printing import console, me, print_json, where
 from tipbench.cli.root import InOrder
 from tipbench.cli.services import claimed, store_of
@@ -35,11 +35,17 @@ def judge() -> None:
 @config_options("experiment", "mlflow_url", "rubric")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The exchange file to write.")
 @click.option("--judge", "judge_name", help="Export what this judge has not scored yet. Default: what nobody has.")
-@click.option("--seed", default=0, show_default=True, help="Another seed shuffles in another order.")
+@click.option(
+    "--seed",
+    type=whole_number(-(2**31), 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Another seed shuffles in another order.",
+)
 @repeats_option
 @click.option("--force", is_flag=True, help="Replace a file that already holds scores.")
 @click.option("--aside", is_flag=True, help="Keep a file that already holds scores under another name, and go on.")
-@click.option("--expect", "expected", default="", metavar="MODELS",
+@click.option("--expect", "expected", multiple=True, metavar="MODELS",
               help="Fail when none of these models (comma-separated) has anything to judge.")  # fmt: skip
 @json_option
 def judge_export(
@@ -47,10 +53,10 @@ def judge_export(
     out: str,
     judge_name: str | None,
     seed: int,
-    repeats: str,
+    repeats: float,
     force: bool,
     aside: bool,
-    expected: str,
+    expected: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write the blind exchange file: everything a judge needs, nothing that tells models or prompts apart."""
@@ -69,8 +75,8 @@ def judge_export(
             load_rubric(config.rubric or None),
             judge=judge_name,
             seed=seed,
-            repeats=parse_share(repeats),
-            expect=split_list(expected),
+            repeats=repeats,
+            expect=split_list(",".join(expected)),
         )
     if not (aside and put_aside(Path(out), result.exchange.export_id)):
         write_exchange(result.exchange, Path(out))

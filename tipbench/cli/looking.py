@@ -6,14 +6,16 @@ import sys
 
 import click
 
-from tipbench.cli.options import config_options, json_option
+from tipbench.cli.options import config_options, json_option, number_between, whole_number
 from tipbench.cli.printing import console, print_json
+from tipbench.cli.root import Command
 from tipbench.cli.services import engine_of, store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_UNREACHABLE
 
 
 @click.command(
+    cls=Command,
     short_help="What the engine has, and what the policy says.",
     epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi",
 )
@@ -34,12 +36,13 @@ def models(config: Config, as_json: bool) -> None:
 
 
 @click.command(
+    cls=Command,
     short_help="How small a difference a design could detect.",
     epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
 )
 @config_options("models", "prompts", "n_tips", "n_scenarios", "experiment", "mlflow_url", "scenarios", "rubric")
-@click.option("--judges", default=1, show_default=True, type=click.IntRange(1), help="Judges who score every tip.")
-@click.option("--power", default=0.8, show_default=True, type=click.FloatRange(0.01, 0.999),
+@click.option("--judges", default=1, show_default=True, type=whole_number(1, 1000), help="Judges who score every tip.")
+@click.option("--power", default=0.8, show_default=True, type=number_between(0.01, 0.999),
               help="Chance of detecting a difference of the size that is printed.")  # fmt: skip
 @click.option("--from-data", is_flag=True, help="Take the spreads from --experiment instead of assumed ones.")
 @json_option
@@ -55,7 +58,7 @@ def plan(config: Config, judges: int, power: float, from_data: bool, as_json: bo
         stage.render(result, console())
 
 
-@click.command(epilog="\b\nExample:\n  tipbench doctor --mlflow-url http://localhost:5000")
+@click.command(cls=Command, epilog="\b\nExample:\n  tipbench doctor --mlflow-url http://localhost:5000")
 @config_options()
 @json_option
 def doctor(config: Config, as_json: bool) -> None:
@@ -70,7 +73,7 @@ def doctor(config: Config, as_json: bool) -> None:
     sys.exit(EXIT_UNREACHABLE if result.unreachable else 2 if result.failed else 0)
 
 
-@click.command(epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
+@click.command(cls=Command, epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
 @click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell"]))
 def schema(name: str) -> None:
     """Print the JSON schema of what crosses tipbench's borders."""

@@ -17,6 +17,7 @@ import tenacity
 
 from tipbench.config import SECRET_IN_URL
 from tipbench.patience import Patience
+from tipbench.quantities import seconds_from
 from tipbench.store.backend import OLDEST_FIRST, StoreError, StoreUnreachable
 from tipbench.store.records import ExperimentInfo, Run
 
@@ -31,7 +32,7 @@ class _Transient(Exception):
 
 
 def _retry_limit() -> float:
-    return float(os.environ.get("TIPBENCH_MLFLOW_RETRY_S") or RETRY_S)
+    return seconds_from(os.environ, "TIPBENCH_MLFLOW_RETRY_S", RETRY_S)
 
 
 class RestBackend:
