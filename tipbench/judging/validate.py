@@ -193,7 +193,7 @@ def _schema_fault(detail: Any) -> str:
         return f": not JSON: {detail['ctx']['error']}"
     words = {
         "missing": "is missing",
-        "extra_forbidden": f"unknown field{_meant(detail['loc'])}",
+        "extra_forbidden": f"unknown field{_meant(detail['loc']) if kind == 'extra_forbidden' else ''}",
         "int_type": f"must be a whole number or null, found {found}",
         "int_from_float": f"must be a whole number or null, found {found}",
         "string_type": f"must be text, found {found}",
