@@ -18,6 +18,8 @@ RESERVED = frozenset(
     [
         "model",
         "prompt",
+        "variant",
+        "row",
         "rank",
         "rank_low",
         "rank_high",

@@ -18,6 +18,7 @@ from tipbench.errors import EXIT_SOME_FAILED
 from tipbench.outcome import leave
 
 if TYPE_CHECKING:
+    from tipbench.counting.judged import Asked
     from tipbench.stages.apply import ApplyResult
     from tipbench.stages.score import ScoreResult
 
@@ -35,6 +36,10 @@ def judge() -> None:
 @config_options("experiment", "mlflow_url", "rubric")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The exchange file to write.")
 @click.option("--judge", "judge_name", help="Export what this judge has not scored yet. Default: what nobody has.")
+@click.option("--for", "asked_for", metavar="WHO",
+              help="Export what waits for WHO: manual (a person or an agent), llm, baseline, a judge's name, or an LLM judge as "
+              "ollama:MODEL, in the version that it has now. Default: anybody but the baseline, or --judge.")  # fmt: skip
+@judge_engine_options
 @click.option(
     "--seed",
     type=whole_number(-(2**31), 2**31 - 1),
@@ -52,12 +57,14 @@ def judge_export(
     config: Config,
     out: str,
     judge_name: str | None,
+    asked_for: str | None,
     seed: int,
     repeats: float,
     force: bool,
     aside: bool,
     expected: tuple[str, ...],
     as_json: bool,
+    **engine: Any,
 ) -> None:
     """Write the blind exchange file: everything a judge needs, nothing that tells models or prompts apart."""
     from pathlib import Path
@@ -68,17 +75,20 @@ def judge_export(
 
     if not aside:
         guard_scores(Path(out), force)
+    asked = asked_judge(asked_for, **engine)
+    rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         result = export.run(
             config.experiment,
             store,
-            load_rubric(config.rubric or None),
+            rubric,
             judge=judge_name,
+            asked=asked,
             seed=seed,
             repeats=repeats,
             expect=split_list(",".join(expected)),
         )
-    if not (aside and put_aside(Path(out), result.exchange.export_id)):
+    if not put_aside(Path(out), result.exchange.export_id, even_ours=force):
         write_exchange(result.exchange, Path(out))
     summary = {
         "file": out,
@@ -86,6 +96,8 @@ def judge_export(
         "repeats": result.n_repeats,
         "cells": result.n_cells,
         "candidates": result.n_candidates,
+        "rubric": rubric.hash,
+        "pending": result.n_items - result.n_repeats,
     }
     leave("export", 0, summary)
     if as_json:
@@ -220,6 +232,21 @@ def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str 
     exchange = read_exchange(Path(file))
     with store_of(config) as store:
         return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
+
+
+def asked_judge(text: str | None, **engine: Any) -> Asked | None:
+    """Who is meant by `--for`; an LLM judge is asked in the version that it has now, which its server tells."""
+    from tipbench.counting.judged import Asked
+    from tipbench.stages import export
+    from tipbench.stages import score as stage
+    from tipbench.store.records import judge_version
+
+    if not text:
+        return None
+    if text.partition(":")[0] not in ("ollama", "openai", "embedded"):
+        return export.asked_by(text)
+    identity = stage.identity_of(text, **engine)
+    return Asked(identity.name, judge_version(identity.kind, identity.details))
 
 
 def name_of_judge(spec: str, name: str | None) -> str:

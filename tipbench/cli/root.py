@@ -50,6 +50,12 @@ class InOrder(click.Group):
 
     command_class = Command
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """As click's own; a command of another class would take the last of several values in silence."""
+        if not isinstance(cmd, Command | click.Group):
+            raise TypeError(f"{cmd.name}: make it with cls=Command")
+        super().add_command(cmd, name)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 

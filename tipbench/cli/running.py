@@ -9,8 +9,8 @@ import click
 
 from tipbench.cli.collecting import collect_cells, say_collected
 from tipbench.cli.comparing import compare_cells, show_leaderboard
-from tipbench.cli.exchange_files import same_export
-from tipbench.cli.judging import apply_file, name_of_judge, say_applied, say_scored, score_file
+from tipbench.cli.exchange_files import put_aside
+from tipbench.cli.judging import apply_file, asked_judge, name_of_judge, say_applied, say_scored, score_file
 from tipbench.cli.options import config_options, json_option, repeats_option, weights_option, whole_number
 from tipbench.cli.printing import me, where
 from tipbench.cli.root import Command
@@ -47,7 +47,8 @@ def run(
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
-    from tipbench.judging.validate import read_exchange, write_exchange
+    from tipbench.counting.judged import BASELINE, MANUAL, Asked
+    from tipbench.judging.validate import write_exchange
     from tipbench.stages import export
 
     folder, file = Path(out), Path(out) / "judge.json"
@@ -57,13 +58,25 @@ def run(
         say_collected(collected)
     with store_of(config) as store:
         judge_name = None if spec == "terminal" and name is None else name_of_judge(spec, name)
+        asked: Asked | None
+        if spec == "terminal":
+            asked = Asked(name) if name else Asked(MANUAL)
+        elif spec == BASELINE:
+            asked = Asked(BASELINE)
+        else:
+            asked = asked_judge(spec, ollama_url=config.ollama_url, **engine)
         exported = export.run(
-            config.experiment, store, load_rubric(config.rubric or None), judge=judge_name, repeats=repeats
+            config.experiment,
+            store,
+            load_rubric(config.rubric or None),
+            judge=judge_name,
+            asked=asked,
+            repeats=repeats,
         )
     scored = None
     if exported.n_items:
-        # An interrupted run is resumed: a file that was begun for the same export keeps its scores.
-        if not (file.exists() and same_export(read_exchange, file, exported.exchange.export_id)):
+        # An interrupted run is resumed: a file that was begun for the same export keeps its scores, and another's is kept aside.
+        if not put_aside(file, exported.exchange.export_id):
             write_exchange(exported.exchange, file)
         scored = score_file(str(file), spec, name, quiet=as_json, ollama_url=config.ollama_url, **engine)
         applied = apply_file(config, str(file))
@@ -71,7 +84,9 @@ def run(
             say_scored(scored)
             say_applied(applied, dry_run=False)
     elif not as_json:
-        click.echo(f"Nothing is pending: {judge_name or 'somebody'} has scored all {exported.n_candidates} tips.")
+        click.echo(
+            f"Nothing is pending: {judge_name or 'a person or an agent'} has scored all {exported.n_candidates} tips."
+        )
     result = compare_cells(config, out, weights, (), config.seed)
     if as_json:
         click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
