@@ -37,7 +37,8 @@ async def checked(api: Service, body: Mapping[str, Any]) -> tuple[dict[str, Any]
             for one in getattr(config, name[:-1] + "_list"):
                 if not re.fullmatch(NAME, one):
                     faults.append((f"/{name}", f"{one!r} is no name of a {name[:-1]}"))
-        load_prompts(config.prompt_list, api.settings.config.prompts_dir or None)
+        scenarios = load_scenarios(api.settings.config.scenarios or None)
+        load_prompts(config.prompt_list, api.settings.config.prompts_dir or None, scenarios)
     except InputError as error:
         problem = of(error)
         assert isinstance(problem, Problem)

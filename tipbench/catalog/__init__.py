@@ -86,7 +86,8 @@ def load_prompts(
 
 def load_rubric(path: str | Path | None = None) -> Rubric:
     """The rubric of a file, or the shipped one. Raises InputError."""
-    return load(_file(path, "rubric.yaml"), Rubric)[0]
+    rubric = load(_file(path, "rubric.yaml"), Rubric)[0]
+    return rubric.read_from(str(Path(path).absolute())) if path else rubric
 
 
 def load_judge_prompt(path: str | Path | None = None) -> JudgePrompt:

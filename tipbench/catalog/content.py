@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from tipbench.catalog.templates import SYNTAX, TemplateFault, render
@@ -254,6 +254,17 @@ class Rubric(_Strict):
     scale_max: int = Field(default=5, ge=1, le=100)
     instructions: Text
     criteria: tuple[Criterion, ...] = Field(min_length=1, max_length=20)
+    _file: str = PrivateAttr(default="")
+
+    @property
+    def file(self) -> str:
+        """Where it was read from; empty for the shipped one. It is no part of the content."""
+        return self._file
+
+    def read_from(self, file: str) -> Rubric:
+        """The same rubric, which remembers its file."""
+        self._file = file
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Rubric:

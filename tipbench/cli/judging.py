@@ -10,7 +10,7 @@ import click
 
 from tipbench.cli.exchange_files import guard_scores, put_aside
 from tipbench.cli.options import config_options, json_option, judge_engine_options, repeats_option, whole_number
-from tipbench.cli.printing import console, me, print_json, where
+from tipbench.cli.printing import console, me, print_json, rubric_for, typed, where
 from tipbench.cli.root import InOrder
 from tipbench.cli.services import claimed, store_of
 from tipbench.config import Config, split_list
@@ -106,13 +106,14 @@ def judge_export(
         click.echo(f"{out}: {result.n_items} tips to score ({result.n_repeats} of them shown twice).")
         name = f" --as {judge_name}" if judge_name else ""
         click.echo(
-            f"Next: {me()} judge score {out}{name}, or hand the file to an agent; "
-            f"then {me()} judge apply {out}{where(config)}"
+            f"Next: {me()} judge score {typed(out)}{name}, or hand the file to an agent; "
+            f"then {me()} judge apply {typed(out)}{where(config)}"
         )
     else:
         click.echo(f"{out}: nothing is pending, all {result.n_candidates} candidates have scores.")
         click.echo(
-            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {out}{where(config)}"
+            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {typed(out)}"
+            f"{where(config, 'rubric')}"
         )
 
 
@@ -142,7 +143,7 @@ def judge_score(
         if applied:
             say_applied(applied, dry_run=False)
         elif result.scored or not result.left:
-            click.echo(f"Next: {me()} judge apply {file}{where(config)}")
+            click.echo(f"Next: {me()} judge apply {typed(file)}{where(config)}")
     code = EXIT_SOME_FAILED if result.failures else 0
     counts = {"judge": result.judge, "scored": result.scored, "left": result.left, "failed": result.failures}
     leave("judge", code, counts | ({"pending_cells": applied.pending_cells} if applied else {}))
@@ -167,7 +168,10 @@ def judge_apply(config: Config, file: str, dry_run: bool, reason: str, as_json: 
     else:
         say_applied(result, dry_run)
         if not dry_run:
-            click.echo(f"Next: {me()} compare --experiment {result.experiment} --out report/{where(config)}")
+            with_rubric = rubric_for(result.rubric_file, result.rubric_hash)
+            click.echo(
+                f"Next: {me()} compare --experiment {result.experiment} --out report/{with_rubric}{where(config)}"
+            )
 
 
 @judge.command(
@@ -226,12 +230,12 @@ def score_file(
 def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str = "") -> ApplyResult:
     from pathlib import Path
 
-    from tipbench.judging.validate import read_exchange
+    from tipbench.judging.validate import look_into
     from tipbench.stages import apply as stage
 
-    exchange = read_exchange(Path(file))
+    reading = look_into(Path(file))
     with store_of(config) as store:
-        return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
+        return stage.run(reading, store, source=file, reason=reason, dry_run=dry_run)
 
 
 def asked_judge(text: str | None, **engine: Any) -> Asked | None:

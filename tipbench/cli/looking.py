@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
@@ -74,8 +75,8 @@ def plan(config: Config, judges: int, power: float, from_data: bool, as_json: bo
     """The smallest difference between two cells that this design could detect."""
     from tipbench.stages import plan as stage
 
-    store = store_of(config) if from_data else None
-    result = stage.run(config, judges=judges, power=power, store=store)
+    with store_of(config) if from_data else contextlib.nullcontext() as store:
+        result = stage.run(config, judges=judges, power=power, store=store)
     if as_json:
         print_json(result)
     else:

@@ -96,6 +96,6 @@ def run(
         if spec == "baseline":
             click.echo(
                 f"These scores are the baseline judge's (text statistics). To judge for real: {me()} judge export "
-                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config)}"
+                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config, 'rubric')}"
             )
     sys.exit(EXIT_SOME_FAILED if collected.failed or (scored and scored.failures) else 0)

@@ -7,10 +7,10 @@ from tipbench.engines.base import Engine
 from tipbench.errors import InputError
 
 
-def open_engine(config: Config) -> Engine:
+def open_engine(config: Config, patience_s: float | None = None) -> Engine:
     """The engine that the configuration asks for by name; nothing falls back to another one.
 
-    Of several Ollama addresses it is the first: every replica has the same models. Raises InputError when the embedded engine's library is not installed.
+    `patience_s` is how long a server that is away or busy is asked again, for callers that cannot wait for minutes. Of several Ollama addresses it is the first: every replica has the same models. Raises InputError when the embedded engine's library is not installed.
     """
     if config.engine == "embedded":
         try:
@@ -18,6 +18,11 @@ def open_engine(config: Config) -> Engine:
         except ImportError as error:
             raise InputError("--engine embedded needs llama.cpp: pip install 'tipbench[embedded]'") from error
         return EmbeddedEngine(threads=config.num_thread or None)
-    from tipbench.engines.ollama import OllamaEngine
+    from tipbench.engines.ollama import Limits, OllamaEngine
 
-    return OllamaEngine(config.ollama_urls[0])
+    if patience_s is None:
+        return OllamaEngine(config.ollama_urls[0])
+    hurried = Limits(
+        unreachable=patience_s, queue_full=patience_s, first_chunk=4 * patience_s, between_chunks=4 * patience_s
+    )
+    return OllamaEngine(config.ollama_urls[0], limits=hurried)

@@ -150,3 +150,4 @@ class ReportTip:
     scores: dict[str, float] | None
     flags: tuple[str, ...] = ()
     variant: str = ""
+    situation: str = ""

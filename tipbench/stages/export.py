@@ -106,6 +106,7 @@ def from_census(
         "export_id": exchange.export_id,
         "rubric_hash": rubric.hash,
         "asked": asked.who,
+        "rubric_file": rubric.file,
         "items": {
             b.item_id: [b.run_id, b.index, b.repeat, i.scenario, i.tip, text_hash(texts[b.run_id][1][b.index])]
             for b, i in zip(blinded, items, strict=True)
