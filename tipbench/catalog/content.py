@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from importlib import resources
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
@@ -280,6 +281,12 @@ class Rubric(_Strict):
         if not any(c.weight for c in self.criteria):
             raise ValueError("every weight is 0; at least one criterion must count")
         return self
+
+    def told(self) -> str:
+        """What a judge of an exchange file is told: the rules of the file, always, and then the rubric's own instructions."""
+        rules = (resources.files("tipbench.catalog") / "exchange-rules.txt").read_text(encoding="utf-8")
+        scale = {"low": str(self.scale_min), "high": str(self.scale_max)}
+        return f"{rules.format(**scale).rstrip()}\n\n{self.instructions.strip()}\n"
 
     def judge_view(self) -> dict[str, Any]:
         """The rubric as it stands in an exchange file. Weights are not in it: reweighting orphans no score."""

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from tipbench import __version__
+from tipbench.ending import INTERRUPTED, WORDS
 from tipbench.errors import TipbenchError
 from tipbench.outcome import leave
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = INTERRUPTED
 
 EXIT_CODES = """\b
 Exit codes:
@@ -74,7 +75,7 @@ class _Group(InOrder):
             leave(ctx.invoked_subcommand or "", error.exit_code, {}, str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("\nInterrupted. What was finished is saved; the same command resumes.", err=True)
+            click.echo(WORDS, err=True)
             leave(ctx.invoked_subcommand or "", EXIT_INTERRUPTED, {}, "interrupted")
             ctx.exit(EXIT_INTERRUPTED)
 

@@ -97,7 +97,7 @@ def from_census(
         experiment=experiment,
         export_id=export_id(secret, blinded, rubric.hash),
         rubric_hash=rubric.hash,
-        instructions=rubric.instructions,
+        instructions=rubric.told(),
         rubric=ExchangeRubric.model_validate_json(json.dumps(rubric.judge_view())),
         items=tuple(items),
     )
