@@ -22,7 +22,6 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from tipbench.errors import InputError
@@ -362,11 +361,12 @@ def _asked(console: Console, session: _Session, now: RubricCriterion, width: int
     ]
     digits = max(len(str(anchor.score)) for anchor in now.anchors)
     for anchor in now.anchors:
-        row = Table(box=None, show_header=False, padding=(0, 1), pad_edge=True)
-        row.add_column(width=digits, justify="right")
-        row.add_column(no_wrap=most == 1, overflow="ellipsis" if most == 1 else "fold")
-        row.add_row(f"[bold]{anchor.score}[/bold]", Text(anchor.text))
-        found += _lines(console, row, width)[:most]
+        wrapped = list(Text(anchor.text).wrap(console, max(width - digits - 4, 10)))
+        if len(wrapped) > most:
+            wrapped[most - 1].append("…" if len(wrapped[most - 1]) < width - digits - 3 else "")
+        for number, line in enumerate(wrapped[:most]):
+            score = f"[bold]{anchor.score:>{digits}}[/bold]" if number == 0 else " " * digits
+            found += _lines(console, Text.assemble(Text.from_markup(f" {score}  "), line), width)[:1]
     note = f"  [yellow]{escape(session.note)}[/yellow]" if session.note else f"  [dim]{KEYS}[/dim]"
     found += _lines(console, Text.from_markup(note, overflow="ellipsis"), width)[:1]
     return found
