@@ -197,7 +197,7 @@ class Prompt(_Strict):
 
 
 _EXPRESSION = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
-_SINGLE = re.compile(r"\{\s*(situation|title)\s*\}", re.IGNORECASE)
+_SINGLE = re.compile(r"\$?\{\s*(situation|title)\s*\}", re.IGNORECASE)
 _OTHER = re.compile(r"\$\{?\w+\}?|%\(\w+\)s|<\w+>|\[(?:situation|title|scenario)\]|\{\w+\}", re.IGNORECASE)
 
 

@@ -125,12 +125,17 @@ def _make_environment() -> Any:
                     raise _TooMuch(f"calls a function with a number over {LONGEST_TEXT:,}")
             text = getattr(obj, "__self__", None)
             if isinstance(text, str):
-                _check_format(text)
+                _check_method(obj)
                 if getattr(obj, "__name__", "") == "replace":
                     _check_replacing(text, args)
                 elif getattr(obj, "__name__", "") == "join" and args and isinstance(args[0], list | tuple | str):
                     _check_length(len(text) * len(args[0]) + sum(len(str(one)) for one in args[0]))
             return _checked(super().call(context, obj, *args, **kwargs))
+
+        def wrap_str_format(self, value: Any) -> Any:
+            """`"...".format` and `.format_map`, once their text was looked at."""
+            _check_method(value)
+            return super().wrap_str_format(value)
 
     environment = Limited(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
     for name, function in list(environment.filters.items()):
@@ -203,6 +208,12 @@ def _check_operation(operator: str, left: Any, right: Any) -> None:
         _check_length(len(left) + len(right))
     if operator == "%" and isinstance(left, str):
         _check_format(left)
+
+
+def _check_method(value: Any) -> None:
+    text = getattr(value, "__self__", None)
+    if isinstance(text, str) and getattr(value, "__name__", "") in ("format", "format_map"):
+        _check_format(text)
 
 
 def _check_format(text: str) -> None:
