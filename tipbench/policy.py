@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from typing import Protocol
 
 from tipbench.memory.meter import Reading
 from tipbench.memory.need import CACHE_ELEMENT, MemoryEstimate, ModelShape, Setting, estimate, largest_context
 from tipbench.model_names import parameters_in_name
+from tipbench.quantities import size
 
 RUNTIME_OVERHEAD = 160 * 1024**2
 """Bytes counted beyond weights and KV cache for a model of which no more than these is known."""
-
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_UNITS |= {unit + "i": 1024**power for power, unit in enumerate("KMGT", start=1)}
 
 
 _SWITCH = {"1": True, "true": True, "0": False, "false": False}
@@ -152,12 +149,7 @@ def spelled_out(estimate: MemoryEstimate) -> str:
 
 def parse_bytes(text: str) -> int | None:
     """`"2Gi"` -> 2147483648, as Kubernetes writes quantities; empty text -> None. Raises ValueError on anything else."""
-    if not text:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?)?B?", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size; write it like 512Mi or 2Gi")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return size(text) if text.strip() else None
 
 
 def format_bytes(count: int) -> str:

@@ -137,7 +137,7 @@ def test_what_is_wrong_with_an_address_is_said_without_its_secrets(arguments: tu
 
 
 def test_what_serve_prints_and_its_routes_have_no_secret(
-    serve: Serve,
+    serve: Serve,  # noqa: F811 - the fixture
     own_mlflow: MlflowServer,
     fake: FakeOllama,
     tmp_path: Path,

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tipbench.config import ENV_PREFIX, KEYS, Config, build, store_in, type_of
+from tipbench.config import ENV_PREFIX, KEYS, Config, build, read, store_in
 from tipbench.errors import InputError
 from tipbench.net.address import read_address, without_credentials
 from tipbench.net.secret import Secret
-
-TRUE = frozenset({"1", "true", "yes", "on"})
-FALSE = frozenset({"0", "false", "no", "off"})
+from tipbench.quantities import seconds_from
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
 
     state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Settings(
-        config=build(_keys(environ), "environment"),
+        config=build(_keys(environ), "environment", lambda name: ENV_PREFIX + name.upper()),
         state_dir=Path(get("STATE_DIR") or Path(state) / "tipbench" / "api"),
         airflow_url=read_address(get("AIRFLOW_URL"), "TIPBENCH_AIRFLOW_URL") if get("AIRFLOW_URL").strip() else "",
         airflow_username=get("AIRFLOW_USERNAME").strip(),
@@ -73,9 +71,9 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
         user_header=get("USER_HEADER"),
         root_path=_root_path(get("ROOT_PATH")),
         trusted_proxies=environ.get("FORWARDED_ALLOW_IPS") or Settings.trusted_proxies,
-        retry_s=float(get("MLFLOW_RETRY_S") or Settings.retry_s),
-        read_s=float(get("MLFLOW_READ_S") or Settings.read_s),
-        airflow_s=float(get("AIRFLOW_READ_S") or Settings.airflow_s),
+        retry_s=seconds_from(environ, ENV_PREFIX + "MLFLOW_RETRY_S", Settings.retry_s),
+        read_s=seconds_from(environ, ENV_PREFIX + "MLFLOW_READ_S", Settings.read_s, low=0.1),
+        airflow_s=seconds_from(environ, ENV_PREFIX + "AIRFLOW_READ_S", Settings.airflow_s, low=0.1),
     )
 
 
@@ -94,12 +92,8 @@ def _keys(environ: Mapping[str, str]) -> dict[str, Any]:
         text = environ.get(ENV_PREFIX + name.upper(), "")
         if not text:
             continue
-        wanted = type_of(name)
-        if wanted is bool:
-            found[name] = text.lower() in TRUE if text.lower() in TRUE | FALSE else text
-        else:
-            try:
-                found[name] = wanted(text)
-            except ValueError:
-                found[name] = text
+        try:
+            found[name] = read(name, text)
+        except ValueError:
+            found[name] = text
     return found

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tipbench.collecting.plan import Block, Cell
 from tipbench.collecting.progress import Event, FailedCells, OnEvent, Tally
@@ -27,7 +27,7 @@ from tipbench.engines.base import (
     Witness,
 )
 from tipbench.errors import TipbenchError
-from tipbench.judging.checks import check, clean
+from tipbench.judging.checks import NAMES, clean, reasons
 from tipbench.memory.meter import Meter, Reading
 from tipbench.model_names import same_model
 from tipbench.policy import format_bytes
@@ -253,11 +253,9 @@ class Generator:
     ) -> None:
         """Hand a finished or failed cell over; `quiet` leaves the telling to whoever finishes many at once."""
         planned = cell.planned
-        flags = check([c.text for c in candidates], cell.messages, [c.done_reason for c in candidates])
-        counts: dict[str, int] = {}
-        for one in flags:
-            for name, flagged in asdict(one).items():
-                counts[name] = counts.get(name, 0) + int(flagged)
+        found = reasons([c.text for c in candidates], cell.messages, [c.done_reason for c in candidates])
+        candidates = tuple(c.model_copy(update={"flags": why}) for c, why in zip(candidates, found, strict=True))
+        counts = {name: sum(name in why for why in found) for name in NAMES} if candidates else {}
         result = CellResult(
             cell_id=cell.id,
             collection_id=self._task.collection_id,

@@ -22,5 +22,9 @@ def open_engine(config: Config, fence: Fence | None = None, *, patience_s: float
         return EmbeddedEngine(threads=config.num_thread or None)
     from tipbench.engines.ollama import Limits, OllamaEngine
 
-    limits = Limits() if patience_s is None else Limits(unreachable=patience_s, queue_full=patience_s)
-    return OllamaEngine(config.ollama_urls[0], limits=limits, fence=fence)
+    if patience_s is None:
+        return OllamaEngine(config.ollama_urls[0], fence=fence)
+    hurried = Limits(
+        unreachable=patience_s, queue_full=patience_s, first_chunk=4 * patience_s, between_chunks=4 * patience_s
+    )
+    return OllamaEngine(config.ollama_urls[0], limits=hurried, fence=fence)

@@ -156,3 +156,4 @@ class ReportTip:
     scores: dict[str, float] | None
     flags: tuple[str, ...] = ()
     variant: str = ""
+    situation: str = ""

@@ -48,7 +48,7 @@ def render(board: Leaderboard, console: Console) -> None:
         low, high = board.scale_min, board.scale_max
         console.print()
         console.print(
-            f"Composite: {low}-{high}, weighted mean of {escape(', '.join(board.criteria))}, with its {board.confidence:.0%} interval. "
+            f"Composite: {low}-{high}, {escape(words.weighting(board))}, with its {board.confidence:.0%} interval. "
             "Tied: the difference to the leader could be chance.",
             style=None if plain else "dim",
         )

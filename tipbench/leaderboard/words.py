@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tipbench.leaderboard.model import Cell, Leaderboard
 
 UNKNOWN = "–"
@@ -114,8 +116,36 @@ def prompt(cell: Cell) -> str:
     return f"{cell.prompt} ({cell.variant})" if cell.variant else cell.prompt
 
 
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def unweighted(board: Leaderboard) -> list[str]:
+    """The criteria that count nothing."""
+    return [c for c in board.criteria if not board.weights.get(c)]
+
+
+def weighting(board: Leaderboard) -> str:
+    """What the composite is made of: `weighted mean of relevance 67% and tone 33%; actionability counts nothing`."""
+    weights = {c: w for c, w in board.weights.items() if w}
+    if len({round(w, 9) for w in weights.values()}) <= 1:
+        words = f"mean of {listed(list(weights))}" if len(weights) > 1 else f"{listed(list(weights))} alone"
+    else:
+        words = f"weighted mean of {listed([f'{c} {w:.0%}' for c, w in weights.items()])}"
+    left = unweighted(board)
+    return words + (f"; {listed(left)} count{'s' * (len(left) == 1)} nothing (weight 0)" if left else "")
+
+
 def headline(board: Leaderboard) -> str:
     """The answer in a sentence, no surer than the data: it claims what was tested, and says what was not."""
+    left = unweighted(board)
+    if left and any(c.composite is not None for c in board.cells):
+        return f"Without {listed(left)} (weight 0): {_headline(board)}"
+    return _headline(board)
+
+
+def _headline(board: Leaderboard) -> str:
     judged = [c for c in board.cells if c.composite is not None]
     if not board.cells:
         return "Nothing has been collected yet."

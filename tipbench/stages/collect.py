@@ -74,7 +74,7 @@ def run(
     scenarios = load_scenarios(config.scenarios or None)
     if config.n_scenarios:
         scenarios = scenarios[: config.n_scenarios]
-    prompts = load_prompts(config.prompt_list, config.prompts_dir or None)
+    prompts = load_prompts(config.prompt_list, config.prompts_dir or None, scenarios)
     journal = Journal(config.spool, store.where, config.experiment)
     journal.hold()
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips
 from tipbench.counting.judged import Judges
 from tipbench.errors import InputError
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
+from tipbench.judging.checks import reasons
 from tipbench.judging.ratings import ratings
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import (
@@ -58,6 +60,8 @@ class Ranking:
     """A hash of all that the leaderboard depends on."""
     shown: tuple[tuple[RowInfo, CellRecord, tuple[ScoreRecord, ...]], ...]
     """The cells whose tips the report shows, with the scores that count; none when there are too many."""
+    rubric_file: str = ""
+    """Where the rubric was read from; empty for the shipped one."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,9 @@ def report(ranking: Ranking, store: Store) -> str:
     """The HTML report; the tips in it are read from the store."""
     from tipbench.leaderboard.html import to_html  # matplotlib: not for those who only want the numbers
 
-    return to_html(ranking.leaderboard, _tips(store, ranking.shown))
+    told = {"--rubric": ranking.rubric_file, "--mlflow-url": store.where}
+    hint = "".join(f" {option} {shlex.quote(value)}" for option, value in told.items() if value)
+    return to_html(ranking.leaderboard, _tips(store, ranking.shown), hint)
 
 
 def rank(
@@ -209,6 +215,7 @@ def rank_holdings(
         holdings.experiment_id,
         _state(cells, records, leaderboard),
         tuple(shown) if len(shown) <= REPORT_CELLS else (),
+        rubric.file,
     )
 
 
@@ -474,15 +481,22 @@ def _tips(store: Store, shown: Sequence[tuple[RowInfo, CellRecord, Sequence[Scor
     """The tips of the cells to show, each with its mean scores, for the report's drill-down."""
     tips = []
     for (info, cell, records), result in zip(shown, store.results(cell.run for _, cell, _ in shown), strict=True):
-        for candidate in result.candidates:
+        # 0.2.0 kept no flags beside the tips; all but a leak of the prompt can be told from the texts.
+        earlier = reasons([c.text for c in result.candidates], (), [c.done_reason for c in result.candidates])
+        for position, candidate in enumerate(result.candidates):
             scored = [
                 dict(zip(r.criteria, r.scores[candidate.index], strict=True))
                 for r in records
                 if candidate.index in r.scores
             ]
             means = {c: statistics.fmean(s[c] for s in scored) for c in scored[0]} if scored else None
-            flags = ("truncated",) if candidate.done_reason == "length" else ()
-            tips.append(ReportTip(info.model, info.prompt, cell.scenario, candidate.text, means, flags, info.variant))
+            why = candidate.flags if candidate.flags is not None else earlier[position]
+            flags = tuple(f"{name.replace('_', ' ')} ({words})" for name, words in why.items())
+            tips.append(
+                ReportTip(
+                    info.model, info.prompt, cell.scenario, candidate.text, means, flags, info.variant, result.situation
+                )
+            )
     return tips
 
 
