@@ -189,7 +189,10 @@ class Rubric(_Strict):
 
 
 class JudgePrompt(_Strict):
-    """What an LLM judge is told: system text, and a template with `rubric`, `scenario` and `tip`."""
+    """What an LLM judge is told: system text, and a template with `rubric`, `scenario`, `tip` and `rationale`.
+
+    `rationale` is "before", "after" or "none". A template that does not look at it serves them all: the schema decides.
+    """
 
     name: Slug
     description: str = ""
@@ -202,7 +205,8 @@ class JudgePrompt(_Strict):
     def _renders(cls, template: str) -> str:
         criterion = {"id": "c", "name": "n", "question": "q", "anchors": [{"score": 1, "text": "t"}]}
         rubric = {"name": "r", "scale_min": 1, "scale_max": 5, "criteria": [criterion]}
-        _render(template, rubric=rubric, scenario="s", tip="t")
+        for rationale in ("before", "after", "none"):
+            _render(template, rubric=rubric, scenario="s", tip="t", rationale=rationale)
         return template
 
     @property
@@ -210,9 +214,11 @@ class JudgePrompt(_Strict):
         """Content hash of all that reaches the judge."""
         return content_hash(self.model_dump(mode="json", exclude={"description", "name"}))
 
-    def messages(self, rubric: Mapping[str, Any], scenario: str, tip: str) -> list[dict[str, str]]:
+    def messages(
+        self, rubric: Mapping[str, Any], scenario: str, tip: str, rationale: str = "before"
+    ) -> list[dict[str, str]]:
         """The chat that asks for the scores of one tip. `rubric` is a dumped ExchangeRubric."""
-        user = _render(self.user, rubric=rubric, scenario=scenario, tip=tip).strip()
+        user = _render(self.user, rubric=rubric, scenario=scenario, tip=tip, rationale=rationale).strip()
         return [{"role": "system", "content": self.system.strip()}, {"role": "user", "content": user}]
 
 
