@@ -60,8 +60,20 @@ class Config:
     )
     engine: str = key(
         "ollama",
-        "Where text comes from: an Ollama server, or llama.cpp embedded in this process.",
-        choices=("ollama", "embedded"),
+        "Where text comes from: an Ollama server, any server with OpenAI's API, or llama.cpp embedded in this process.",
+        choices=("ollama", "openai", "embedded"),
+    )
+    engine_url: str = key(
+        "http://localhost:8080/v1",
+        "Base URL of the server for engine openai (llama.cpp's, vLLM, LM Studio); a key comes from TIPBENCH_ENGINE_API_KEY.",
+        pattern=r"^https?://[^\s/,]+(/[^\s,]*)?$",
+        shape="write it like http://localhost:8080/v1",
+    )
+    parameters: str = key(
+        "",
+        "Parameter counts that engine_url's server does not tell, for the policy: MODEL=1.5b, comma-separated.",
+        pattern=r"^\s*([^=,\s][^,]*=\s*[0-9]+(\.[0-9]+)?[kKmMbBtT]\s*(,\s*|$))*$",
+        shape="write it like qwen2.5-1.5b=1.5b,tiny=135m",
     )
     seed: int = key(0, "Candidate i of every cell is generated with seed + i.", minimum=0, maximum=2**31 - 1000)
     num_predict: int = key(160, "Most tokens in one tip.", minimum=1, maximum=8192)
@@ -113,6 +125,15 @@ class Config:
     def ollama_urls(self) -> tuple[str, ...]:
         """The addresses in `ollama_url`."""
         return split_list(self.ollama_url)
+
+    @property
+    def parameter_counts(self) -> Mapping[str, int]:
+        """`parameters` as model -> count: `"tiny=135m"` -> `{"tiny": 135000000}`."""
+        units = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+        pairs = [part.rpartition("=") for part in split_list(self.parameters)]
+        return {
+            name.strip(): round(float(size.strip()[:-1]) * units[size.strip()[-1].lower()]) for name, _, size in pairs
+        }
 
     @property
     def store_url(self) -> str:

@@ -173,11 +173,12 @@ class OpenAIEngine:
         size, told = _count(meta.get("size")), _count(meta.get("n_params"))
         # No such server tells a digest. What it does tell of the model keeps one row of a board apart from another.
         stable = {"id": name, "root": entry.get("root"), "size": size, "parameters": told, "vocab": meta.get("n_vocab")}
+        quantization = meta.get("ftype") or entry.get("quantization")
         return ModelFacts(
             name=name,
             digest="stated-" + sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()[:57],
             parameters=told or self._parameters.get(name),
-            quantization=entry["quantization"] if isinstance(entry.get("quantization"), str) else None,
+            quantization=quantization if isinstance(quantization, str) else None,
             size_bytes=size,
             context_length=_count(meta.get("n_ctx_train")) or _count(entry.get("max_model_len")),
         )
@@ -187,9 +188,10 @@ class OpenAIEngine:
             return self._checked(self._send(lambda: self._client.get(self._base + "/models")))
 
         try:
+            # Some servers list a bare array.
             body = self._reach(once).json()
-            entries = body["data"]
-            self._seen = {str(e["id"]): e for e in entries if isinstance(e, dict) and "id" in e}
+            entries = body if isinstance(body, list) else body["data"]
+            self._seen = {str(e["id"]): e for e in entries}
         except _Refused as error:
             raise self._no(error.words) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
