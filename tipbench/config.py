@@ -72,7 +72,7 @@ class Config:
     parameters: str = key(
         "",
         "Parameter counts that engine_url's server does not tell, for the policy: MODEL=1.5b, comma-separated.",
-        pattern=r"^\s*([^=,\s][^,]*=\s*[0-9]+(\.[0-9]+)?[kKmMbBtT]\s*(,\s*|$))*$",
+        pattern=r"^\s*([^=,\s][^=,]*=\s*[0-9]+(\.[0-9]+)?[kKmMbBtT]\s*(,\s*|$))*$",
         shape="write it like qwen2.5-1.5b=1.5b,tiny=135m",
     )
     seed: int = key(0, "Candidate i of every cell is generated with seed + i.", minimum=0, maximum=2**31 - 1000)
@@ -109,6 +109,13 @@ class Config:
         "",
         "Folder that keeps finished cells until MLflow has them. Default: tipbench/spool in the user's state folder.",
         path=True,
+    )
+
+    notify_url: str = key(
+        "",
+        "Gets one POST (JSON with a `text`) when a judge is wanted or a board is ready, e.g. a chat tool's incoming webhook.",
+        pattern=r"^https?://[^\s/,]+(/\S*)?$",
+        shape="write it like https://chat.example/hooks/abc",
     )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tipbench.cli.exchange_files import guard_scores, put_aside
-from tipbench.cli.options import config_options, json_option, judge_engine_options, parse_share, repeats_option
+from tipbench.cli.options import config_options, json_option, judge_options, parse_share, repeats_option
 from tipbench.cli.printing import console, me, print_json, where
 from tipbench.cli.root import InOrder
 from tipbench.cli.services import claimed, store_of
@@ -108,14 +109,14 @@ def judge_export(
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
 @click.option("--as", "name", help="Your name as judge in the terminal. Default: your login name.")
 @click.option("--apply", "and_apply", is_flag=True, help="Write the scores to MLflow right away.")
-@judge_engine_options
-@config_options("mlflow_url")
+@judge_options("--parallel")
+@config_options("mlflow_url", "ollama_url", "num_thread", "memory_limit")
 @json_option
 def judge_score(
     config: Config, file: str, spec: str, name: str | None, and_apply: bool, as_json: bool, **engine: Any
 ) -> None:
     """Fill the scores in: you in the terminal, or a judge that is named. Stop and resume at will."""
-    result = score_file(file, spec, name, quiet=as_json, **engine)
+    result = score_file(config, file, spec, name, quiet=as_json, **engine)
     applied = apply_file(config, file) if and_apply else None
     if as_json:
         print_json({"scored": result, "applied": applied} if applied else result)
@@ -173,36 +174,41 @@ def judge_agreement(config: Config, as_json: bool) -> None:
 
 
 def score_file(
+    config: Config,
     file: str,
     spec: str,
     name: str | None,
     *,
     quiet: bool,
-    ollama_url: str,
     base_url: str,
     passes: int,
     judge_prompt: str | None,
+    judge_parallel: int | None,
+    rationale: Any,
 ) -> ScoreResult:
     from pathlib import Path
 
+    from tipbench.policy import parse_bytes
     from tipbench.progress import bar
     from tipbench.stages import score as stage
 
     if spec == "terminal":
         return stage.in_terminal(Path(file), name or login_name(), console())
     with (
-        claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (ours, _),
+        claimed(dataclasses.replace(config, engine=spec.partition(":")[0])) as (ours, witness),
         bar(quiet, "scoring") as on_progress,
     ):
-        return stage.run(
-            Path(file),
-            spec,
+        settings = stage.JudgeSettings(
             ollama_url=ours.ollama_url,
             base_url=base_url,
             passes=passes,
             judge_prompt=judge_prompt,
-            on_progress=on_progress,
+            parallel=judge_parallel,
+            rationale=rationale,
+            num_thread=ours.num_thread,
+            memory_limit=parse_bytes(ours.memory_limit) or (witness.memory_limit() if witness else None),
         )
+        return stage.run(Path(file), spec, settings, on_progress=on_progress)
 
 
 def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str = "") -> ApplyResult:
@@ -228,7 +234,8 @@ def login_name() -> str:
 def say_scored(result: ScoreResult) -> None:
     click.echo(f"{result.file}: {result.scored} tips scored by {result.judge}, {result.left} left.")
     for reason, count in result.failures.items():
-        click.echo(f"  {count} tips could not be scored: {reason}")
+        about = result.why.get(reason, "")
+        click.echo(f"  {count} tips could not be scored: {reason}{f' ({about})' if about else ''}")
 
 
 def say_applied(result: ApplyResult, dry_run: bool) -> None:

@@ -18,7 +18,17 @@ from tipbench.errors import EXIT_UNREACHABLE
     epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi",
 )
 @config_options(
-    "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
+    "models",
+    "engine",
+    "ollama_url",
+    "engine_url",
+    "parameters",
+    "mlflow_url",
+    "max_model_b",
+    "num_ctx",
+    "parallel",
+    "memory_limit",
+    "num_thread",
 )
 @json_option
 def models(config: Config, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from tipbench.cli.collecting import collect_cells, say_collected
 from tipbench.cli.comparing import compare_cells, show_leaderboard
 from tipbench.cli.exchange_files import same_export
 from tipbench.cli.judging import apply_file, name_of_judge, say_applied, say_scored, score_file
-from tipbench.cli.options import config_options, json_option, parse_share, repeats_option, weights_option
+from tipbench.cli.options import config_options, json_option, judge_options, parse_share, repeats_option, weights_option
 from tipbench.cli.printing import me, where
 from tipbench.cli.services import store_of
 from tipbench.config import Config
@@ -25,10 +25,7 @@ from tipbench.errors import EXIT_SOME_FAILED
 @click.option("--as", "name", help="Your name as judge in the terminal.")
 @click.option("--out", default="report", show_default=True, type=click.Path(file_okay=False),
               help="Folder for judge.json and the report.")  # fmt: skip
-@click.option("--base-url", envvar="TIPBENCH_JUDGE_BASE_URL", default="https://api.openai.com/v1", show_default=True,
-              help="OpenAI-compatible endpoint, for openai:MODEL.")  # fmt: skip
-@click.option("--passes", type=click.IntRange(1, 99), default=1, show_default=True, help="Passes of an LLM judge.")
-@click.option("--judge-prompt", type=click.Path(exists=True, dir_okay=False), help="Prompt file of an LLM judge.")
+@judge_options("--judge-parallel")
 @repeats_option
 @weights_option
 @json_option
@@ -64,7 +61,7 @@ def run(
         # An interrupted run is resumed: a file that was begun for the same export keeps its scores.
         if not (file.exists() and same_export(read_exchange, file, exported.exchange.export_id)):
             write_exchange(exported.exchange, file)
-        scored = score_file(str(file), spec, name, quiet=as_json, ollama_url=config.ollama_url, **engine)
+        scored = score_file(config, str(file), spec, name, quiet=as_json, **engine)
         applied = apply_file(config, str(file))
         if not as_json:
             say_scored(scored)

@@ -22,7 +22,7 @@ from tipbench.judging.fill import FillResult, Judge, begin, fill
 from tipbench.judging.llm import NUM_CTX, EngineChat, LLMJudge, Rationale, judge_facts
 from tipbench.judging.terminal import judge_in_terminal
 from tipbench.judging.validate import read_exchange
-from tipbench.policy import check_memory, estimate_memory, parse_bytes
+from tipbench.policy import check_memory, estimate_memory
 
 SPECS = "terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL"
 OPENAI_PARALLEL = 8
@@ -60,7 +60,8 @@ class JudgeSettings:
     parallel: int | None = None
     rationale: Rationale = "before"
     num_thread: int = 0
-    memory_limit: str = ""
+    memory_limit: int | None = None
+    """Bytes that a judge on Ollama or in this process must fit in; None, no limit."""
 
 
 def run(
@@ -142,7 +143,6 @@ def _local(kind: str, model: str, settings: JudgeSettings, parallel: int) -> Eng
         engine=kind,
         ollama_url=settings.ollama_url,
         num_thread=settings.num_thread,
-        memory_limit=settings.memory_limit,
         num_ctx=NUM_CTX,
         parallel=parallel,
     )
@@ -150,7 +150,7 @@ def _local(kind: str, model: str, settings: JudgeSettings, parallel: int) -> Eng
     try:
         facts = judge_facts(engine, model)
         estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
-        verdict = check_memory(model, estimate, parse_bytes(config.memory_limit))
+        verdict = check_memory(model, estimate, settings.memory_limit)
         if not verdict.allowed:
             raise InputError(f"judge: {verdict.reason}")
         details = {"digest": facts.digest, "engine": engine.info().name}
