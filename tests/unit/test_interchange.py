@@ -41,11 +41,14 @@ def test_a_row_is_a_judges_score_of_a_candidate() -> None:
     table = read(
         f"{HEAD}\n{ROW}\nm,p,s,Drink water.,bob,human,2,2,2\nm,p,s,Go to bed.,ann,human,1,1,1\nn,p,s,Go.,,,,,\n"
     )
-    assert (table.rows, table.n_candidates, table.judges) == (4, 3, {"ann": "human", "bob": "human"})
-    cell = table.cells["m", "p", "s"]
+    assert (table.rows, table.n_candidates, table.judges) == (4, 3, {("ann", ""): "human", ("bob", ""): "human"})
+    cell = table.cells["m", "p", "s", ""]
     assert [c.text for c in cell.candidates] == ["Drink water.", "Go to bed."]
-    assert {i: s.scores for i, s in table.scores["ann", ("m", "p", "s")].items()} == {0: (4, 3, 5), 1: (1, 1, 1)}
-    assert ("ann", ("n", "p", "s")) not in table.scores
+    assert {i: s.scores for i, s in table.scores[("ann", ""), ("m", "p", "s", "")].items()} == {
+        0: (4, 3, 5),
+        1: (1, 1, 1),
+    }
+    assert (("ann", ""), ("n", "p", "s", "")) not in table.scores
 
 
 @pytest.mark.parametrize(
@@ -67,8 +70,8 @@ def test_a_row_is_a_judges_score_of_a_candidate() -> None:
 )  # fmt: skip
 def test_what_spreadsheets_write_is_read(content: str | bytes) -> None:
     table = read(content)
-    assert table.cells["m", "p", "s"].candidates[0].text == "Drink water."
-    assert table.scores["ann", ("m", "p", "s")][0].scores == (4, 3, 5)
+    assert table.cells["m", "p", "s", ""].candidates[0].text == "Drink water."
+    assert table.scores[("ann", ""), ("m", "p", "s", "")][0].scores == (4, 3, 5)
 
 
 def test_jsonl_is_the_same_table() -> None:
@@ -76,14 +79,14 @@ def test_jsonl_is_the_same_table() -> None:
     plain = {k: row[k] for k in ("model", "prompt", "scenario", "text")}
     more = {**plain, "text": "c", "output_s": 0.5, "situation": "Late."}
     table = read("\n".join(json.dumps(r) for r in (row, more)), "scores.jsonl")
-    assert [c.text for c in table.cells["m", "p", "s"].candidates] == ["A\nb", "c"]
-    assert table.cells["m", "p", "s"].candidates[1].output_s == 0.5 and table.situations == {"s": "Late."}
+    assert [c.text for c in table.cells["m", "p", "s", ""].candidates] == ["A\nb", "c"]
+    assert table.cells["m", "p", "s", ""].candidates[1].output_s == 0.5 and table.situations == {"s": "Late."}
 
 
 def test_costs_and_decimals_with_a_comma() -> None:
     head = "model;prompt;scenario;text;index;output_tokens;output_s;peak_memory_bytes;situation"
     table = read(f"{head}\nm;p;s;b;2;12;0,75;1000;Late.\nm;p;s;a;1;10;1,5;3000;Late.\n")
-    cell = table.cells["m", "p", "s"]
+    cell = table.cells["m", "p", "s", ""]
     assert [(c.text, c.output_tokens, c.output_s) for c in cell.candidates] == [("a", 10, 1.5), ("b", 12, 0.75)]
     assert cell.peak_memory_bytes == 3000
 
@@ -91,7 +94,7 @@ def test_costs_and_decimals_with_a_comma() -> None:
 def test_an_expected_score_is_a_decimal_beside_the_whole_one() -> None:
     head = HEAD + "".join(f",{c}_expected" for c in CRITERIA)
     table = read(f"{head}\n{ROW},4.25,2.9,5\n")
-    assert table.scores["ann", ("m", "p", "s")][0].expected == (4.25, 2.9, 5.0)
+    assert table.scores[("ann", ""), ("m", "p", "s", "")][0].expected == (4.25, 2.9, 5.0)
     assert "relevance_expected" in faults(f"{HEAD}\n{ROW.replace('4,3,5', '4.5,3,5')}\n")[0]
 
 
@@ -230,11 +233,11 @@ def test_what_is_written_is_read_back(
     content = b"".join(lines(rows, columns_of(CRITERIA, expected=False), jsonl=jsonl))
     table = read(content, "x.jsonl" if jsonl else "x.csv")
     assert {key: [c.text for c in cell.candidates] for key, cell in table.cells.items()} == {
-        key: [text for text, _ in candidates] for key, candidates in cells.items()
+        (*key, ""): [text for text, _ in candidates] for key, candidates in cells.items()
     }
     for key, candidates in cells.items():
         wanted = {i: tuple(scores) for i, (_, scores) in enumerate(candidates) if scores}
-        assert {i: s.scores for i, s in table.scores.get(("ann", key), {}).items()} == wanted
+        assert {i: s.scores for i, s in table.scores.get((("ann", ""), (*key, "")), {}).items()} == wanted
 
 
 def test_a_hundred_thousand_rows_take_seconds() -> None:

@@ -22,12 +22,16 @@ from tipbench.judging.exchange import JudgeIdentity
 from tipbench.judging.validate import MAX_FAULTS
 
 Kind = Literal["human", "agent", "llm", "baseline"]
-CellKey = tuple[str, str, str]
-"""(model, prompt, scenario)"""
+CellKey = tuple[str, str, str, str]
+"""(model, prompt, scenario, variant); the variant tells rows of the same names apart, and is empty as a rule."""
+JudgeKey = tuple[str, str]
+"""(name, version); the version is empty for people and agents, and where it is not known."""
 
 REQUIRED = ("model", "prompt", "scenario", "text")
-OPTIONAL = ("index", "situation", "output_tokens", "output_s", "peak_memory_bytes")
+OPTIONAL = ("variant", "index", "situation", "output_tokens", "output_s", "peak_memory_bytes")
 JUDGE = ("judge", "judge_kind")
+VERSION = "judge_version"
+"""Optional column: tells two versions of a judge that is a program apart (digest, prompt, way of answering)."""
 EXPECTED = "_expected"
 """Ending of the column with a criterion's expected score: a decimal beside the whole number."""
 MAX_NAME = 200
@@ -71,9 +75,11 @@ class Table:
     rows: int = 0
     situations: dict[str, str] = field(default_factory=dict)
     """scenario -> situation, where one is given"""
+    situation_lines: dict[str, int] = field(default_factory=dict)
+    """scenario -> the line on which its situation is first given"""
     cells: dict[CellKey, TableCell] = field(default_factory=dict)
-    judges: dict[str, Kind] = field(default_factory=dict)
-    scores: dict[tuple[str, CellKey], dict[int, TableScore]] = field(default_factory=dict)
+    judges: dict[JudgeKey, Kind] = field(default_factory=dict)
+    scores: dict[tuple[JudgeKey, CellKey], dict[int, TableScore]] = field(default_factory=dict)
     """(judge, cell) -> position of the candidate in its cell -> scores"""
 
     @property
@@ -107,18 +113,17 @@ class _Reader:
         self._rubric = rubric
         self._criteria = tuple(c.id for c in rubric.criteria)
         self._expected = tuple(c + EXPECTED for c in self._criteria)
-        taken = sorted(set(self._criteria) & {*REQUIRED, *OPTIONAL, *JUDGE})
+        taken = sorted(set(self._criteria) & {*REQUIRED, *OPTIONAL, *JUDGE, VERSION})
         if taken:
             raise InputError(
                 f"rubric {rubric.name}: the criterion {taken[0]} has the name of a column of such files; rename it"
             )
-        self._known = (*REQUIRED, *OPTIONAL, *JUDGE, *self._criteria, *self._expected)
+        self._known = (*REQUIRED, *OPTIONAL, *JUDGE, VERSION, *self._criteria, *self._expected)
         self._ignore = frozenset(ignore)
         self._table = Table()
         self._comma = False
         self._where: dict[CellKey, dict[object, int]] = {}
-        self._situation_line: dict[str, int] = {}
-        self._kind_line: dict[str, int] = {}
+        self._kinds: dict[str, tuple[Kind, int]] = {}
         self._index_used: dict[CellKey, tuple[bool, int]] = {}
         self._names: dict[str, str] = {}
 
@@ -181,7 +186,7 @@ class _Reader:
         for column in REQUIRED:
             if column not in there:
                 self.fault(line, column, "the column is missing")
-        judging = there & {*JUDGE, *self._criteria, *self._expected}
+        judging = there & {*JUDGE, VERSION, *self._criteria, *self._expected}
         if judging:
             for column in (*JUDGE, *self._criteria):
                 if column not in there:
@@ -198,6 +203,9 @@ class _Reader:
         before = len(self.faults)
         values = {name: value for name, value in row.values.items() if name not in self._ignore}
         model, prompt, scenario = (self._name(row.line, column, values.get(column)) for column in REQUIRED[:3])
+        variant = (self._text(row.line, "variant", values.get("variant")) or "").strip()
+        if len(variant) > MAX_NAME or not variant.isprintable():
+            self.fault(row.line, "variant", f"{_short(variant)}: one line of at most {MAX_NAME} characters")
         text = self._text(row.line, "text", values.get("text"))
         if text is not None and not text.strip():
             self.fault(row.line, "text", "is empty")
@@ -210,7 +218,7 @@ class _Reader:
         if len(self.faults) > before or not (model and prompt and scenario and text):
             return
         self._situation(row.line, scenario, situation)
-        key = (model, prompt, scenario)
+        key = (model, prompt, scenario, variant)
         position = self._candidate(row.line, key, text, index)
         if position is None:
             return
@@ -230,7 +238,7 @@ class _Reader:
             judge, one = score
             known = self._table.scores.setdefault((judge, key), {})
             if position in known and (known[position].scores, known[position].expected) != (one.scores, one.expected):
-                words = f"{judge} scored this candidate otherwise on line {known[position].line}"
+                words = f"{judge[0]} scored this candidate otherwise on line {known[position].line}"
                 hint = (
                     ""
                     if index is not None
@@ -244,7 +252,7 @@ class _Reader:
         if not situation:
             return
         known = self._table.situations.setdefault(scenario, situation)
-        first = self._situation_line.setdefault(scenario, line)
+        first = self._table.situation_lines.setdefault(scenario, line)
         if known != situation:
             self.fault(line, "situation", f"is not the one that scenario {scenario} has on line {first}")
 
@@ -271,7 +279,7 @@ class _Reader:
 
     # -- values --------------------------------------------------------------------------------
 
-    def _scores(self, line: int, values: Mapping[str, object]) -> tuple[str, TableScore] | None:
+    def _scores(self, line: int, values: Mapping[str, object]) -> tuple[JudgeKey, TableScore] | None:
         """(judge, scores) of a row that has some; partial scores are a fault."""
         given = [c for c in self._criteria if not _blank(values.get(c))]
         expected = [c for c in self._expected if not _blank(values.get(c))]
@@ -298,32 +306,36 @@ class _Reader:
         told = cast("list[float]", means)
         return judge, TableScore(cast("tuple[int, ...]", tuple(scores)), tuple(told) if told else None, line)
 
-    def _judge(self, line: int, values: Mapping[str, object]) -> str | None:
+    def _judge(self, line: int, values: Mapping[str, object]) -> JudgeKey | None:
         name = self._text(line, "judge", values.get("judge"))
         kind = self._text(line, "judge_kind", values.get("judge_kind"))
-        if name is None or kind is None:
+        version = self._text(line, VERSION, values.get(VERSION))
+        if name is None or kind is None or version is None:
             return None
-        name, kind = name.strip(), kind.strip().lower()
+        name, kind, version = name.strip(), kind.strip().lower(), version.strip()
         if not name:
             self.fault(line, "judge", "is empty beside scores")
             return None
         if kind not in get_args(Kind):
             self.fault(line, "judge_kind", f"{_short(kind)} is none of {', '.join(get_args(Kind))}")
             return None
-        if name not in self._table.judges:
+        if not re.fullmatch(r"[0-9A-Za-z._-]{0,64}", version) or (version and kind in ("human", "agent")):
+            self.fault(line, VERSION, f"{_short(version)} is no version of a judge of kind {kind}; leave it empty")
+            return None
+        if name not in self._kinds:
             try:
                 JudgeIdentity(name=name, kind=cast("Kind", kind))
             except ValidationError:
                 words = f"{_short(name)}: a judge's name has letters, digits and . _ : / @ + - only, at most 80"
                 self.fault(line, "judge", words)
                 return None
-            self._table.judges[name] = cast("Kind", kind)
-            self._kind_line[name] = line
-        elif self._table.judges[name] != kind:
-            words = f"is {kind}, but {self._table.judges[name]} for {name} on line {self._kind_line[name]}"
-            self.fault(line, "judge_kind", words)
+            self._kinds[name] = (cast("Kind", kind), line)
+        known, first = self._kinds[name]
+        if known != kind:
+            self.fault(line, "judge_kind", f"is {kind}, but {known} for {name} on line {first}")
             return None
-        return name
+        self._table.judges[name, version] = known
+        return name, version
 
     def _score(self, line: int, column: str, value: object, low: int, high: int) -> int | None:
         number = self._number(value)
@@ -384,8 +396,10 @@ class _Reader:
             name = self._names[text] = text.strip()
         if not name:
             self.fault(line, column, "is empty")
-        elif len(name) > MAX_NAME or not name.isprintable():
-            self.fault(line, column, f"{_short(name)}: a name is one line of at most {MAX_NAME} characters")
+        elif len(name) > MAX_NAME or not name.isprintable() or "'" in name:
+            self.fault(
+                line, column, f"{_short(name)}: a name is one line of at most {MAX_NAME} characters, without quotes '"
+            )
         else:
             return name
         return None

@@ -7,14 +7,18 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tipbench.interchange.table import EXPECTED, JUDGE
+from tipbench.interchange.table import EXPECTED, JUDGE, VERSION
 
 
-def columns_of(criteria: Sequence[str], *, expected: bool) -> tuple[str, ...]:
-    """The columns of an export with scores on `criteria`; `expected` when some judge has expected scores."""
+def columns_of(
+    criteria: Sequence[str], *, expected: bool = False, variants: bool = False, versions: bool = False
+) -> tuple[str, ...]:
+    """The columns of an export with scores on `criteria`; those that few experiments need only where they are asked for."""
+    names = ("model", "prompt", *(("variant",) if variants else ()), "scenario")
+    judge = (*JUDGE, *((VERSION,) if versions else ()))
     means = tuple(c + EXPECTED for c in criteria) if expected else ()
     costs = ("output_tokens", "output_s", "peak_memory_bytes")
-    return ("model", "prompt", "scenario", "index", "text", "situation", *costs, *JUDGE, *criteria, *means)
+    return (*names, "index", "text", "situation", *costs, *judge, *criteria, *means)
 
 
 def lines(rows: Iterable[Mapping[str, object]], columns: Sequence[str], *, jsonl: bool) -> Iterator[bytes]:
