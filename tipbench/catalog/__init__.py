@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from tipbench.errors import InputError
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from jinja2.sandbox import SandboxedEnvironment
 
 RESERVED = frozenset(
@@ -417,12 +418,18 @@ def _templates() -> SandboxedEnvironment:
     return SandboxedEnvironment(undefined=StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True)
 
 
+@functools.lru_cache(256)
+def _compiled(template: str) -> Template:
+    """Compiling takes longer than rendering, and a judge's template is rendered for every tip."""
+    return _templates().from_string(template)
+
+
 def _render(template: str, **variables: object) -> str:
     """The template with its variables; ValueError in words when it cannot be rendered."""
     from jinja2 import TemplateError
 
     try:
-        return _templates().from_string(template).render(**variables)
+        return _compiled(template).render(**variables)
     except TemplateError as error:
         known = ", ".join(sorted(variables))
         raise ValueError(f"the template cannot be rendered: {error.message or error}; variables: {known}") from error
