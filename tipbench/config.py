@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tipbench.errors import InputError
+from tipbench.net.address import Address, Addresses, masked, read_address, read_addresses, read_store
 
 EXPERIMENT_PATTERN = r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 ENV_PREFIX = "TIPBENCH_"
-SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+@")
 
 
 def key(default: Any, help: str, **rules: Any) -> Any:
@@ -53,10 +53,12 @@ class Config:
         pattern=r"^https?://[^\s/,]+(/[^\s,]*)?(,https?://[^\s/,]+(/[^\s,]*)?)*$",
         shape="write it like http://localhost:11434",
         many=True,
+        address=read_addresses,
     )
     mlflow_url: str = key(
         "",
         "MLflow server (http://...), or a folder for a local store. Default: $MLFLOW_TRACKING_URI, else http://localhost:5000.",
+        address=read_store,
     )
     engine: str = key(
         "ollama",
@@ -66,8 +68,7 @@ class Config:
     engine_url: str = key(
         "http://localhost:8080/v1",
         "Base URL of the server for engine openai (llama.cpp's, vLLM, LM Studio); a key comes from TIPBENCH_ENGINE_API_KEY.",
-        pattern=r"^https?://[^\s/,]+(/[^\s,]*)?$",
-        shape="write it like http://localhost:8080/v1",
+        address=read_address,
     )
     parameters: str = key(
         "",
@@ -110,13 +111,23 @@ class Config:
         "Folder that keeps finished cells until MLflow has them. Default: tipbench/spool in the user's state folder.",
         path=True,
     )
-
     notify_url: str = key(
         "",
         "Gets one POST (JSON with a `text`) when a judge is wanted or a board is ready, e.g. a chat tool's incoming webhook.",
         pattern=r"^https?://[^\s/,]+(/\S*)?$",
         shape="write it like https://chat.example/hooks/abc",
     )
+
+    def __post_init__(self) -> None:
+        """Addresses are read here, so that no Config has a password in its text. Raises InputError for what is no address."""
+        if type(self.ollama_url) is str:
+            object.__setattr__(self, "ollama_url", read_addresses(self.ollama_url, "ollama_url"))
+        if type(self.engine_url) is str:
+            object.__setattr__(self, "engine_url", read_address(self.engine_url, "engine_url"))
+        if self.mlflow_url and type(self.mlflow_url) is str:
+            store = read_store(self.mlflow_url, "mlflow_url")
+            if isinstance(store, Address):
+                object.__setattr__(self, "mlflow_url", store)
 
     @property
     def model_list(self) -> tuple[str, ...]:
@@ -129,9 +140,9 @@ class Config:
         return split_list(self.prompts)
 
     @property
-    def ollama_urls(self) -> tuple[str, ...]:
+    def ollama_urls(self) -> tuple[Address, ...]:
         """The addresses in `ollama_url`."""
-        return split_list(self.ollama_url)
+        return read_addresses(self.ollama_url, "ollama_url").each
 
     @property
     def parameter_counts(self) -> Mapping[str, int]:
@@ -144,8 +155,17 @@ class Config:
 
     @property
     def store_url(self) -> str:
-        """`mlflow_url` with its default filled in."""
-        return self.mlflow_url or os.environ.get("MLFLOW_TRACKING_URI") or "http://localhost:5000"
+        """`mlflow_url` with its default filled in: an Address, or a folder. Raises InputError for a variable that names neither."""
+        if self.mlflow_url:
+            return self.mlflow_url
+        return store_in(os.environ) or "http://localhost:5000"
+
+
+def store_in(environ: Mapping[str, str]) -> str:
+    """What MLFLOW_TRACKING_URI names: an Address or a folder; nothing when it is not set. Raises InputError for anything else."""
+    text = environ.get("MLFLOW_TRACKING_URI", "").strip()
+    store = read_store(text, "MLFLOW_TRACKING_URI") if text else ""
+    return store if isinstance(store, Address) else text
 
 
 KEYS: Mapping[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Config)}
@@ -207,7 +227,15 @@ def _checked(name: str, value: Any) -> Any:
         if not math.isfinite(value):
             raise ValueError(f"needs a finite number, not {value!r}")
         value = wanted(value)
+    if "address" in rules and not isinstance(value, Address | Addresses):
+        value = value.strip()
     _check_rules(value, rules)
+    if value and "address" in rules:
+        try:
+            read = rules["address"](value, "")
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        value = read if isinstance(read, str) else value
     return value
 
 
@@ -220,8 +248,7 @@ def _check_rules(value: Any, rules: Mapping[str, Any]) -> None:
     if rules.get("choices") and value not in rules["choices"]:
         raise ValueError(f"{value!r} is not one of {', '.join(rules['choices'])}")
     if value and rules.get("pattern") and not re.fullmatch(rules["pattern"], value):
-        shown = SECRET_IN_URL.sub("***@", value)
-        raise ValueError(f"{shown!r} does not fit; {rules['shape']}")
+        raise ValueError(f"{masked(value)!r} does not fit; {rules['shape']}")
 
 
 def json_schema() -> dict[str, Any]:

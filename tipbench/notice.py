@@ -15,6 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 
 from tipbench import __version__
+from tipbench.errors import InputError
+from tipbench.net.address import read_address
+from tipbench.net.clients import ERRORS, open_client
 
 SCHEMA = "tipbench.notice/1"
 ATTEMPTS = 3
@@ -72,9 +75,12 @@ def send(url: str, notice: Notice, *, wait_s: float = WAIT_S) -> bool:
         if attempt:
             time.sleep(wait_s * 2 ** (attempt - 1))
         try:
-            with _client() as client:
+            address = read_address(url.split("?")[0], "notify_url")
+            with open_client(
+                address, name="the notice's receiver", option="notify_url", timeout=httpx.Timeout(TIMEOUT_S)
+            ) as client:
                 answer = client.post(url, json=notice.body())
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError, OSError) as error:
+        except (*ERRORS, InputError) as error:
             trouble = type(error).__name__
             continue
         if answer.is_success:
@@ -84,10 +90,6 @@ def send(url: str, notice: Notice, *, wait_s: float = WAIT_S) -> bool:
             break
     _log.warning("the notice about %s was not taken by %s (%s); going on", notice.experiment, _host(url), trouble)
     return False
-
-
-def _client() -> httpx.Client:
-    return httpx.Client(timeout=TIMEOUT_S)
 
 
 def _host(url: str) -> str:

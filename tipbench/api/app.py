@@ -44,7 +44,7 @@ Airflow is away: try again later; 502 that it answered with something of no use.
 def create_app(settings: Settings, tokens: Mapping[str, str] | None = None, back_end: Backend | None = None) -> FastAPI:
     """The app. `tokens` (name -> token) are good for this process only; `back_end` replaces the one that the settings name."""
     metrics = Metrics()
-    secret = settings.session_secret or secrets.token_hex(32)
+    secret = settings.session_secret.reveal() or secrets.token_hex(32)
     auth = Auth(Tokens(settings.tokens_dir, tokens), secret, settings.user_header)
     store = open_store(settings.store_url, retry_s=settings.retry_s, read_s=settings.read_s)
     service = Service(settings, store, back_end or _back_end(settings, store), metrics)

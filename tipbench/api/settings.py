@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tipbench.config import ENV_PREFIX, KEYS, Config, build, type_of
+from tipbench.config import ENV_PREFIX, KEYS, Config, build, store_in, type_of
+from tipbench.net.address import read_address, without_credentials
+from tipbench.net.secret import Secret
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
@@ -23,11 +25,11 @@ class Settings:
     """Where this machine keeps its collections."""
     airflow_url: str = ""
     airflow_username: str = ""
-    airflow_password: str = field(default="", repr=False)
+    airflow_password: Secret = field(default_factory=lambda: Secret("", "TIPBENCH_AIRFLOW_PASSWORD"))
     airflow_public_url: str = ""
     mlflow_public_url: str = ""
     tokens_dir: str = ""
-    session_secret: str = field(default="", repr=False)
+    session_secret: Secret = field(default_factory=lambda: Secret("", "TIPBENCH_SESSION_SECRET"))
     user_header: str = ""
     """Header in which a trusted proxy names the person behind its token."""
     retry_s: float = 2.0
@@ -40,7 +42,7 @@ class Settings:
     @property
     def store_url(self) -> str:
         """The MLflow server; a folder when nothing names one and this machine does the work."""
-        named = self.config.mlflow_url or os.environ.get("MLFLOW_TRACKING_URI")
+        named = self.config.mlflow_url or store_in(os.environ)
         return named or ("http://localhost:5000" if self.airflow_url else str(self.state_dir.parent / "store"))
 
 
@@ -54,13 +56,14 @@ def from_environment(environ: Mapping[str, str]) -> Settings:
     return Settings(
         config=build(_keys(environ), "environment"),
         state_dir=Path(get("STATE_DIR") or Path(state) / "tipbench" / "api"),
-        airflow_url=get("AIRFLOW_URL").rstrip("/"),
-        airflow_username=get("AIRFLOW_USERNAME"),
-        airflow_password=get("AIRFLOW_PASSWORD"),
-        airflow_public_url=get("AIRFLOW_PUBLIC_URL").rstrip("/"),
-        mlflow_public_url=get("MLFLOW_PUBLIC_URL").rstrip("/"),
+        airflow_url=read_address(get("AIRFLOW_URL"), "TIPBENCH_AIRFLOW_URL") if get("AIRFLOW_URL").strip() else "",
+        airflow_username=get("AIRFLOW_USERNAME").strip(),
+        airflow_password=Secret(get("AIRFLOW_PASSWORD"), "TIPBENCH_AIRFLOW_PASSWORD"),
+        # A browser is sent there: no credentials of ours go with it.
+        airflow_public_url=without_credentials(get("AIRFLOW_PUBLIC_URL").strip()).rstrip("/"),
+        mlflow_public_url=without_credentials(get("MLFLOW_PUBLIC_URL").strip()).rstrip("/"),
         tokens_dir=get("TOKENS_DIR"),
-        session_secret=get("SESSION_SECRET"),
+        session_secret=Secret(get("SESSION_SECRET"), "TIPBENCH_SESSION_SECRET"),
         user_header=get("USER_HEADER"),
         retry_s=float(get("MLFLOW_RETRY_S") or Settings.retry_s),
         read_s=float(get("MLFLOW_READ_S") or Settings.read_s),

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import httpx
 import tenacity
 
-from tipbench.config import SECRET_IN_URL
 from tipbench.engines.base import (
     BrokenAnswer,
     EmptyAnswer,
@@ -34,7 +33,10 @@ from tipbench.engines.base import (
     tokens_of,
 )
 from tipbench.engines.gguf import kv_bytes_per_token
-from tipbench.errors import InputError, TipbenchError
+from tipbench.errors import TipbenchError
+from tipbench.net.address import read_address
+from tipbench.net.clients import ERRORS, json_object, open_client, words_of
+from tipbench.net.secret import from_environment, hide
 from tipbench.patience import Patience
 
 _T = TypeVar("_T")
@@ -79,7 +81,6 @@ class _Busy(Exception):
     def __init__(self, retry_after: float | None) -> None:
         self.retry_after = retry_after
         super().__init__("503, its queue is full")
-        super().__init__("HTTP 503")
 
 
 class _NoThinking(Exception):
@@ -90,16 +91,17 @@ class OllamaEngine:
     """One server, one connection pool; safe to use from many threads."""
 
     def __init__(self, url: str, *, limits: Limits | None = None, connections: int = 64) -> None:
+        """Raises InputError for an address, a key (OLLAMA_API_KEY), a certificate or a proxy that cannot be used."""
         self._limits = limits or Limits()
-        self._shown = SECRET_IN_URL.sub("", url.rstrip("/"))
-        try:
-            self._client = httpx.Client(
-                base_url=url.rstrip("/"),
-                timeout=httpx.Timeout(self._limits.between_chunks, connect=self._limits.connect),
-                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            )
-        except httpx.InvalidURL as error:
-            raise InputError(f"--ollama-url {self._shown!r} is no URL: {error}") from error
+        self._shown = read_address(url, "--ollama-url")
+        self._client = open_client(
+            self._shown,
+            name="Ollama",
+            option="--ollama-url",
+            timeout=httpx.Timeout(self._limits.between_chunks, connect=self._limits.connect),
+            connections=connections,
+            token=from_environment("OLLAMA_API_KEY"),
+        )
         self._patience = Patience(f"Ollama at {self._shown}", self._limits.unreachable)
         self._lock = threading.Lock()
         self._cannot_think: set[str] = set()
@@ -113,7 +115,7 @@ class OllamaEngine:
     def info(self) -> EngineInfo:
         """The server's version."""
         version = self._get("/api/version").get("version")
-        return EngineInfo("ollama", str(version) if version else None, self._shown)
+        return EngineInfo("ollama", str(version) if version else None, str(self._shown))
 
     def models(self) -> Sequence[ModelFacts]:
         """Every model the server has."""
@@ -247,13 +249,13 @@ class OllamaEngine:
         except httpx.ReadTimeout as error:
             waited = timeout["read"]
             raise TimedOut(f"{model}: no chunk from {self._shown} within {waited:g} s") from error
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _Away(str(error) or type(error).__name__) from error
-        except httpx.DecodingError as error:
-            raise _Transient(BrokenAnswer(f"{model}: an answer that cannot be decoded: {error}")) from error
-        except httpx.TransportError as error:
-            words = str(error) or type(error).__name__
-            raise _Transient(BrokenAnswer(f"{model}: the connection to {self._shown} broke: {words}")) from error
+        except ERRORS as error:
+            words = self._client.explain(error)
+            if self._client.lasting(error):
+                raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {words}") from error
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
+                raise _Away(words) from error
+            raise _Transient(BrokenAnswer(f"{model}: {self._shown}: {words}")) from error
 
     def _read(self, model: str, response: httpx.Response, began: float, timeout: dict[str, float | None]) -> Generation:
         text: list[str] = []
@@ -286,7 +288,8 @@ class OllamaEngine:
 
     def _refuse(self, model: str, response: httpx.Response, thought: bool) -> None:
         """Raise what an answer other than 200 means."""
-        words = _words(response)
+        self._check_way(response)
+        words = words_of(response)
         if response.status_code == 503:
             raise _Busy(_retry_after(response))
         if response.status_code == 404:
@@ -333,7 +336,7 @@ class OllamaEngine:
             with self._client.stream("POST", "/api/pull", json={"model": model}, timeout=timeout) as response:
                 if response.status_code != 200:
                     response.read()
-                    raise ModelMissing(f"{model} cannot be pulled: {_words(response)}")
+                    raise ModelMissing(f"{model} cannot be pulled: {words_of(response)}")
                 for chunk in _lines(model, response):
                     if "error" in chunk:
                         raise ModelMissing(f"{model} cannot be pulled: {chunk['error']}")
@@ -358,31 +361,49 @@ class OllamaEngine:
         def once() -> httpx.Response:
             try:
                 response = send()
-            except (httpx.TransportError, httpx.UnsupportedProtocol) as error:
-                raise _Away(str(error) or type(error).__name__) from error
-            except httpx.DecodingError as error:
-                raise EngineUnreachable(
-                    f"{self._shown} does not answer like Ollama ({error}); check --ollama-url"
-                ) from error
+            except ERRORS as error:
+                words = self._client.explain(error)
+                if self._client.lasting(error):
+                    raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {words}") from error
+                if isinstance(error, httpx.DecodingError):
+                    raise EngineUnreachable(
+                        f"{self._shown} does not answer like Ollama ({words}); check --ollama-url"
+                    ) from error
+                raise _Away(words) from error
+            self._check_way(response)
             if response.status_code == 503:
                 raise _Busy(_retry_after(response))
             if response.status_code >= 500:
-                raise _Away(f"HTTP {response.status_code}: {_words(response)}")
+                raise _Away(f"HTTP {response.status_code}: {words_of(response)}")
             return response
 
         response = self._reach(once)
-        if response.status_code == 404 and model is not None and _no_such_model(_words(response)):
+        if response.status_code == 404 and model is not None and _no_such_model(words_of(response)):
             raise _missing(model)
-        try:
-            body = response.json()
-        except (ValueError, RecursionError):
-            body = None
-        if not response.is_success or not isinstance(body, dict):
+        body = json_object(response)
+        if response.status_code in (401, 403):
             raise EngineUnreachable(
-                f"{self._shown} does not answer like Ollama (HTTP {response.status_code} for {response.url.path}: {_words(response)}); "
-                "check --ollama-url"
+                f"Ollama at {self._shown} answered {response.status_code}: {words_of(response)}. Whoever guards it wants to know "
+                "who asks: set OLLAMA_API_KEY (sent as a bearer token), or write http://USER:PASSWORD@HOST"
+            )
+        if not response.is_success or body is None:
+            raise EngineUnreachable(
+                f"{self._shown} does not answer like Ollama (HTTP {response.status_code} for {response.url.path}: "
+                f"{words_of(response)}); check --ollama-url"
             )
         return body
+
+    def _check_way(self, response: httpx.Response) -> None:
+        """Raise what an answer means that is not Ollama's own: a proxy's, or a redirect."""
+        own = isinstance((json_object(response) or {}).get("error"), str)
+        proxy_says = self._client.foreign(response, own=own)
+        if proxy_says and response.status_code in (403, 407):
+            raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {proxy_says}")
+        if proxy_says:
+            raise _Away(proxy_says)
+        elsewhere = self._client.redirect(response)
+        if elsewhere:
+            raise EngineUnreachable(f"Ollama at {self._shown}: {elsewhere}")
 
     def _reach(self, call: Callable[[], _T]) -> _T:
         """`call`, tried again while nobody listens or the queue is full, each within its limit."""
@@ -511,18 +532,8 @@ def _retry_after(response: httpx.Response) -> float | None:
     return min(float(value), 30.0) if value.isdecimal() else None
 
 
-def _words(response: httpx.Response) -> str:
-    """What the server said, in one line."""
-    try:
-        body = response.json()
-        words = body.get("error") if isinstance(body, dict) else None
-    except (ValueError, RecursionError):
-        words = None
-    return _short(words if words else response.text)
-
-
 def _short(value: object) -> str:
-    text = " ".join((value if isinstance(value, str) else json.dumps(value)).split())
+    text = " ".join(hide(value if isinstance(value, str) else json.dumps(value)).split())
     return text if len(text) <= 300 else text[:297] + "..."
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import email.utils
 import json
 import logging
-import os
 import re
 import threading
 import time
@@ -22,7 +21,6 @@ from typing import Any, TypeVar
 import httpx
 import tenacity
 
-from tipbench.config import SECRET_IN_URL
 from tipbench.engines.base import (
     BrokenAnswer,
     EmptyAnswer,
@@ -40,6 +38,9 @@ from tipbench.engines.base import (
     tokens_of,
 )
 from tipbench.errors import InputError
+from tipbench.net.address import read_address
+from tipbench.net.clients import ERRORS, open_client, words_of
+from tipbench.net.secret import Secret, from_environment, hide
 from tipbench.patience import Patience
 
 ENGINE_KEY = "TIPBENCH_ENGINE_API_KEY"
@@ -112,7 +113,7 @@ class OpenAIEngine:
         self,
         url: str,
         *,
-        key: str | None = None,
+        key: Secret | None = None,
         stream: bool = True,
         parameters: Mapping[str, int] | None = None,
         limits: Limits | None = None,
@@ -120,14 +121,20 @@ class OpenAIEngine:
         option: str = "--engine-url",
         connections: int = 64,
     ) -> None:
-        """Raises InputError when the URL (or a proxy's, in the environment) is none."""
+        """Raises InputError for an address, a key, a certificate or a proxy that cannot be used."""
         self._limits = limits or Limits()
-        self._base = url.rstrip("/")
-        self.shown = SECRET_IN_URL.sub("", self._base)
+        self.shown = read_address(url, option)
         self._who, self._option = f"{who} {self.shown}", option
         self._stream = stream
         self._parameters = dict(parameters or {})
-        self._client = _client(self._base, key, self._limits, connections, option)
+        self._client = open_client(
+            self.shown,
+            name=who,
+            option=option,
+            timeout=httpx.Timeout(self._limits.first_chunk, connect=self._limits.connect),
+            connections=connections,
+            token=key,
+        )
         self._patience = Patience(self._who, self._limits.unreachable)
         self._lock = threading.Lock()
         self._dialect = _Dialect()
@@ -144,15 +151,15 @@ class OpenAIEngine:
     def info(self) -> EngineInfo:
         """Version, where the server tells it (vLLM at /version, llama.cpp at /props)."""
         self._listed()
-        root = self._base.removesuffix("/v1")
+        root = self.shown.removesuffix("/v1")
         for path, field in (("/version", "version"), ("/props", "build_info")):
             try:
                 body = self._client.get(root + path, timeout=self._limits.connect).json()
-            except (httpx.HTTPError, ValueError, RecursionError):
+            except (*ERRORS, ValueError, RecursionError):
                 continue
             if isinstance(body, dict) and isinstance(body.get(field), str):
-                return EngineInfo("openai", body[field], self.shown)
-        return EngineInfo("openai", None, self.shown)
+                return EngineInfo("openai", body[field], str(self.shown))
+        return EngineInfo("openai", None, str(self.shown))
 
     def models(self) -> Sequence[ModelFacts]:
         """Every model that the server lists."""
@@ -185,7 +192,7 @@ class OpenAIEngine:
 
     def _listed(self) -> dict[str, dict[str, Any]]:
         def once() -> httpx.Response:
-            return self._checked(self._send(lambda: self._client.get(self._base + "/models")))
+            return self._checked(self._send(lambda: self._client.get("/models")))
 
         try:
             # Some servers list a bare array.
@@ -338,9 +345,7 @@ class OpenAIEngine:
             "pool": None,
         }
         began = time.perf_counter()
-        request = self._client.build_request(
-            "POST", self._base + "/chat/completions", json=body, extensions={"timeout": timeout}
-        )
+        request = self._client.build_request("POST", "/chat/completions", json=body, extensions={"timeout": timeout})
         response = self._send(lambda: self._client.send(request, stream=True))
         try:
             if response.status_code != 200 or "event-stream" not in response.headers.get("content-type", ""):
@@ -351,9 +356,8 @@ class OpenAIEngine:
             return self._streamed(model, response, began)
         except httpx.ReadTimeout as error:
             raise TimedOut(f"{model}: nothing came from {self.shown} within {timeout['read']:g} s") from error
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            words = str(error) or type(error).__name__
-            raise BrokenAnswer(f"{model}: the connection to {self.shown} broke: {words}") from error
+        except ERRORS as error:
+            raise BrokenAnswer(f"{model}: {self.shown}: {self._client.explain(error)}") from error
         finally:
             response.close()
 
@@ -400,8 +404,11 @@ class OpenAIEngine:
             return send()
         except httpx.ReadTimeout as error:
             raise TimedOut(f"nothing came from {self.shown} within {self._limits.first_chunk:g} s") from error
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _Away(str(error) or type(error).__name__) from error
+        except ERRORS as error:
+            words = self._client.explain(error)
+            if self._client.lasting(error):
+                raise EngineUnreachable(f"{self._who} cannot be reached: {words}") from error
+            raise _Away(words) from error
 
     def _checked(self, response: httpx.Response, model: str | None = None) -> httpx.Response:
         """The answer, when it is one; what another status means, as an exception."""
@@ -409,7 +416,14 @@ class OpenAIEngine:
         if response.is_success:
             return response
         words, code, param = _said(_body_of(response))
-        words = words or " ".join(response.text.split())[:300] or response.reason_phrase
+        words = hide(words) or words_of(response) or response.reason_phrase
+        own = "json" in response.headers.get("content-type", "")
+        if proxy_says := self._client.foreign(response, own=own):
+            if status in (403, 407):
+                raise EngineUnreachable(f"{self._who} cannot be reached: {proxy_says}")
+            raise _Away(proxy_says)
+        if elsewhere := self._client.redirect(response):
+            raise InputError(f"{self._who}: {elsewhere}")
         if status == 402 or (status in (429, 403) and any(mark in f"{code} {words}" for mark in _OUT_OF_MONEY)):
             raise InputError(f"{self._who} says ({status}): {words}")
         if status == 429 or (status == 503 and "retry-after" in response.headers):
@@ -491,27 +505,9 @@ class _Declined(GenerationError):
     reason = "Declined"
 
 
-def _client(base: str, key: str | None, limits: Limits, connections: int, option: str) -> httpx.Client:
-    shown = SECRET_IN_URL.sub("", base)
-    try:
-        url = httpx.URL(base)
-    except httpx.InvalidURL as error:
-        raise InputError(f"{option} {shown!r} is no URL: {error}") from error
-    if url.scheme not in ("http", "https") or not url.host:
-        raise InputError(f"{option} {shown!r} is no URL; write it like http://localhost:8080/v1")
-    try:
-        return httpx.Client(
-            timeout=httpx.Timeout(limits.first_chunk, connect=limits.connect),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-        )
-    except (httpx.InvalidURL, ValueError, ImportError) as error:
-        raise InputError(f"no connection can be made for {option}: {error} (proxy variables?)") from error
-
-
-def engine_key() -> str | None:
-    """The key for `engine_url`, from the environment."""
-    return os.environ.get(ENGINE_KEY) or None
+def engine_key() -> Secret:
+    """The key for `engine_url`, from the environment; empty where there is none."""
+    return from_environment(ENGINE_KEY)
 
 
 def _only_thoughts(text: str) -> bool:

@@ -22,6 +22,7 @@ from tipbench.judging.fill import FillResult, Judge, begin, fill
 from tipbench.judging.llm import NUM_CTX, EngineChat, LLMJudge, Rationale, judge_facts
 from tipbench.judging.terminal import judge_in_terminal
 from tipbench.judging.validate import read_exchange
+from tipbench.net.secret import from_environment
 from tipbench.policy import check_memory, estimate_memory
 
 SPECS = "terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL"
@@ -126,7 +127,7 @@ def _openai(model: str, settings: JudgeSettings, parallel: int) -> EngineChat:
     """A judge behind an OpenAI-compatible endpoint; the key comes from OPENAI_API_KEY."""
     engine = OpenAIEngine(
         settings.base_url,
-        key=os.environ.get("OPENAI_API_KEY"),
+        key=from_environment("OPENAI_API_KEY"),
         stream=False,
         # A judge's faulty answer is asked for again with another seed, by the judge.
         limits=Limits(first_chunk=180.0, attempts=1),
@@ -134,7 +135,7 @@ def _openai(model: str, settings: JudgeSettings, parallel: int) -> EngineChat:
         option="--base-url",
         connections=max(parallel, 1),
     )
-    return EngineChat(engine, model, details={"endpoint": engine.shown}, parallel=parallel)
+    return EngineChat(engine, model, details={"endpoint": str(engine.shown)}, parallel=parallel)
 
 
 def _local(kind: str, model: str, settings: JudgeSettings, parallel: int) -> EngineChat:

@@ -27,6 +27,7 @@ from tipbench.api.models import JUDGE_KEYS, SERVER_KEYS, RunState, TaskBody, Tas
 from tipbench.api.problems import Problem, invalid
 from tipbench.config import ENV_PREFIX, KEYS, Config
 from tipbench.errors import EXIT_SOME_FAILED, InputError, TipbenchError
+from tipbench.net.address import revealed
 from tipbench.outcome import VARIABLE
 
 POLL_S = 2.0
@@ -276,9 +277,16 @@ class LocalBackend:
         result.unlink(missing_ok=True)
         keys = {name: value for name, value in record.config.items() if name in KEYS} | {"mlflow_url": self._store_url}
         keys |= {name: value for name, value in asdict(self._config).items() if name in SERVER_KEYS}
-        (folder / "config.json").write_text(json.dumps(keys, indent=1), encoding="utf-8")
+        # The one place where credentials are handed on: a file that only this user reads, to a process of ours.
+        for name, own in (("mlflow_url", self._store_url), ("ollama_url", self._config.ollama_url)):
+            if keys.get(name) == own:
+                keys[name] = revealed(own)
+        _write_private(folder / "config.json", json.dumps(keys, indent=1))
         # The file has every key; variables of the same name would win over it.
         env = {k: v for k, v in os.environ.items() if k.removeprefix(ENV_PREFIX).lower() not in KEYS}
+        if keys.get("ollama_url"):
+            # `judge score` takes it from here; in its arguments everybody on the machine could read it.
+            env["TIPBENCH_OLLAMA_URL"] = str(keys["ollama_url"])
         env |= {"TIPBENCH_CONFIG": str(folder / "config.json"), "TIPBENCH_RUN": record.id, VARIABLE: str(result)}
         with (folder / f"{task}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
@@ -350,9 +358,17 @@ def _arguments(task: str, config: Mapping[str, Any], folder: Path) -> list[str]:
     return {
         "collect": ["collect"],
         "export_for_judge": ["judge", "export", "--out", file, "--aside", "--expect", str(config["models"])],
-        "judge": ["judge", "score", file, "--apply", "--with", spec, "--ollama-url", str(config["ollama_url"])],
+        "judge": ["judge", "score", file, "--apply", "--with", spec],
         "compare": ["compare", "--out", str(folder / "report")],
     }[task]
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read, whatever the umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
 
 
 def _why(outcome: Mapping[str, Any], code: int, log: Path) -> str:
