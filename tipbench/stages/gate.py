@@ -192,7 +192,7 @@ def _warnings(here: _Side, there: _Side, shared: Mapping[str, str], rubric: Rubr
             )
         if missing:
             found.append(f"Left out, since they scored {side.experiment} alone: {', '.join(missing)}.")
-    if set(here.judges.kinds.get(j) for j in shared) == {"baseline"}:
+    if {here.judges.kinds.get(j) for j in shared} == {"baseline"}:
         found.append("The scores are the baseline judge's (text statistics); no person or model has judged these tips.")
     return found
 
