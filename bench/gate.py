@@ -9,7 +9,6 @@ import argparse
 
 import numpy as np
 import numpy.typing as npt
-
 from tipbench.stats.against import against
 
 TIPS = 5
@@ -21,9 +20,7 @@ def scored(quality: npt.NDArray[np.float64], rng: np.random.Generator) -> npt.ND
     return np.clip(np.rint(tips), 1, 5).mean(axis=-1)
 
 
-def boards(
-    cells: int, scenarios: int, loss: float, number: int, rng: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def boards(cells: int, scenarios: int, loss: float, number: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
     """Differences of `number` pairs of boards, boards x cells x scenarios; the first cell of each has lost `loss`.
 
     Scenarios are easy or hard for everybody (0.5), and for a cell in particular (0.3), now and before.
@@ -41,7 +38,9 @@ def main() -> None:
     parser.add_argument("--boards", type=int, default=4000)
     number = parser.parse_args().boards
     rng = np.random.default_rng(1)
-    print("cells scenarios | false alarms (worse) | loss of 0.5 heard | no loss shown within 0.5 | loss of 0.5 let through by within 0.5")
+    print(
+        "cells scenarios | false alarms (worse) | loss of 0.5 heard | no loss shown within 0.5 | loss of 0.5 let through by within 0.5"
+    )
     for cells in (1, 4, 12):
         for scenarios in (4, 8, 16, 30):
             same = [against(d) for d in boards(cells, scenarios, 0.0, number, rng)]

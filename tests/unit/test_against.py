@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from tipbench.stats.against import FEWEST, against
 
 from bench.gate import boards
-from tipbench.stats.against import FEWEST, against
 
 pytestmark = pytest.mark.unit
 
@@ -58,5 +58,7 @@ def test_a_spread_of_zero_is_not_taken_for_certainty() -> None:
 def test_limits_enclose_the_difference(rows: list[list[float]]) -> None:
     found = against(rows)
     there = ~np.isnan(found.low)
-    assert (found.low[there] <= found.diff[there] + 1e-9).all() and (found.diff[there] <= found.high[there] + 1e-9).all()
+    assert (found.low[there] <= found.diff[there] + 1e-9).all() and (
+        found.diff[there] <= found.high[there] + 1e-9
+    ).all()
     assert (found.n[there] >= FEWEST).all()

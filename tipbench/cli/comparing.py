@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -28,12 +28,20 @@ if TYPE_CHECKING:
 @weights_option
 @click.option("--judge", "judges", multiple=True, help="Count only this judge's scores; may be repeated.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--versions", type=click.Choice(["current", "all"]), default="current", show_default=True,
+              help="Also rank what was collected before a model, prompt or scenario was changed.")  # fmt: skip
 @json_option
 def compare(
-    config: Config, out: str | None, weights: str | None, judges: tuple[str, ...], seed: int, as_json: bool
+    config: Config,
+    out: str | None,
+    weights: str | None,
+    judges: tuple[str, ...],
+    seed: int,
+    versions: Literal["current", "all"],
+    as_json: bool,
 ) -> None:
     """Rank the (model, prompt) cells: the leaderboard with error bars, here, in files and in MLflow."""
-    result = compare_cells(config, out, weights, judges, seed)
+    result = compare_cells(config, out, weights, judges, seed, versions)
     if as_json:
         click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
     else:
@@ -42,7 +50,12 @@ def compare(
 
 
 def compare_cells(
-    config: Config, out: str | None, weights: str | None, judges: tuple[str, ...], seed: int
+    config: Config,
+    out: str | None,
+    weights: str | None,
+    judges: tuple[str, ...],
+    seed: int,
+    versions: Literal["current", "all"] = "current",
 ) -> CompareResult:
     from pathlib import Path
 
@@ -57,6 +70,7 @@ def compare_cells(
             weights=parse_weights(weights),
             judges=judges,
             seed=seed,
+            versions=versions,
         )
     if out is not None:
         folder = Path(out)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tipbench.cli.exchange_files import guard_scores, put_aside
-from tipbench.cli.options import config_options, json_option, judge_options, parse_share, repeats_option
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    judge_identity_options,
+    parallel_option,
+    parse_share,
+    repeats_option,
+)
 from tipbench.cli.printing import console, me, print_json, where
 from tipbench.cli.root import InOrder
 from tipbench.cli.services import claimed, store_of
@@ -19,6 +26,7 @@ from tipbench.errors import EXIT_SOME_FAILED
 from tipbench.outcome import leave
 
 if TYPE_CHECKING:
+    from tipbench.counting.judged import Asked
     from tipbench.stages.apply import ApplyResult
     from tipbench.stages.score import ScoreResult
 
@@ -33,9 +41,13 @@ def judge() -> None:
     short_help="Write the blind exchange file for a judge.",
     epilog="\b\nExample:\n  tipbench judge export --experiment tip-bench-auto --out judge.json",
 )
-@config_options("experiment", "mlflow_url", "rubric")
+@config_options("experiment", "mlflow_url", "rubric", "ollama_url", "notify_url")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The exchange file to write.")
 @click.option("--judge", "judge_name", help="Export what this judge has not scored yet. Default: what nobody has.")
+@click.option("--for", "asked_for", metavar="WHO",
+              help="Export what waits for WHO: manual (a person or an agent), llm, baseline, a judge's name, or an LLM judge as "
+              "ollama:MODEL, in the version that it has now. Default: anybody but the baseline, or --judge.")  # fmt: skip
+@judge_identity_options
 @click.option("--seed", default=0, show_default=True, help="Another seed shuffles in another order.")
 @repeats_option
 @click.option("--force", is_flag=True, help="Replace a file that already holds scores.")
@@ -47,12 +59,14 @@ def judge_export(
     config: Config,
     out: str,
     judge_name: str | None,
+    asked_for: str | None,
     seed: int,
     repeats: str,
     force: bool,
     aside: bool,
     expected: str,
     as_json: bool,
+    **engine: Any,
 ) -> None:
     """Write the blind exchange file: everything a judge needs, nothing that tells models or prompts apart."""
     from pathlib import Path
@@ -63,17 +77,20 @@ def judge_export(
 
     if not aside:
         guard_scores(Path(out), force)
+    asked = asked_judge(config, asked_for, **engine)
+    rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         result = export.run(
             config.experiment,
             store,
-            load_rubric(config.rubric or None),
+            rubric,
             judge=judge_name,
+            asked=asked,
             seed=seed,
             repeats=parse_share(repeats),
             expect=split_list(expected),
         )
-    if not (aside and put_aside(Path(out), result.exchange.export_id)):
+    if not put_aside(Path(out), result.exchange.export_id, even_ours=force):
         write_exchange(result.exchange, Path(out))
     summary = {
         "file": out,
@@ -81,6 +98,8 @@ def judge_export(
         "repeats": result.n_repeats,
         "cells": result.n_cells,
         "candidates": result.n_candidates,
+        "rubric": rubric.hash,
+        "pending": result.n_items - result.n_repeats,
     }
     leave("export", 0, summary)
     if as_json:
@@ -109,7 +128,8 @@ def judge_export(
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
 @click.option("--as", "name", help="Your name as judge in the terminal. Default: your login name.")
 @click.option("--apply", "and_apply", is_flag=True, help="Write the scores to MLflow right away.")
-@judge_options("--parallel")
+@judge_identity_options
+@parallel_option("--parallel")
 @config_options("mlflow_url", "ollama_url", "num_thread", "memory_limit")
 @json_option
 def judge_score(
@@ -220,6 +240,21 @@ def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str 
     exchange = read_exchange(Path(file))
     with store_of(config) as store:
         return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
+
+
+def asked_judge(config: Config, text: str | None, **engine: Any) -> Asked | None:
+    """Who is meant by `--for`; an LLM judge is asked in the version that it has now, which its server tells."""
+    from tipbench.counting.judged import Asked
+    from tipbench.stages import export
+    from tipbench.stages import score as stage
+    from tipbench.store.records import judge_version
+
+    if not text:
+        return None
+    if text.partition(":")[0] not in ("ollama", "openai", "embedded"):
+        return export.asked_by(text)
+    identity = stage.identity_of(text, stage.JudgeSettings(ollama_url=config.ollama_urls[0], **engine))
+    return Asked(identity.name, judge_version(identity.kind, identity.details))
 
 
 def name_of_judge(spec: str, name: str | None) -> str:

@@ -44,6 +44,29 @@ def models(config: Config, as_json: bool) -> None:
 
 
 @click.command(
+    short_help="What counts of an experiment, what is judged, and what waits.",
+    epilog="\b\nExample:\n  tipbench status --experiment tip-bench-auto",
+)
+@config_options("experiment", "mlflow_url", "rubric")
+@click.option("--for", "asked_for", default="anyone", show_default=True, metavar="WHO",
+              help="Count what waits for WHO: anyone (but the baseline), manual (a person or an agent), llm, baseline, or a "
+              "judge's name.")  # fmt: skip
+@json_option
+def status(config: Config, asked_for: str, as_json: bool) -> None:
+    """What counts of an experiment under a rubric, what is judged, by whom, and what waits for whom."""
+    from tipbench.catalog import load_rubric
+    from tipbench.stages import export
+    from tipbench.stages import status as stage
+
+    with store_of(config) as store:
+        result = stage.run(config.experiment, store, load_rubric(config.rubric or None), export.asked_by(asked_for))
+    if as_json:
+        click.echo(result.model_dump_json(by_alias=True, indent=2))
+    else:
+        stage.render(result, console())
+
+
+@click.command(
     short_help="How small a difference a design could detect.",
     epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
 )
@@ -81,7 +104,7 @@ def doctor(config: Config, as_json: bool) -> None:
 
 
 @click.command(epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
-@click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell"]))
+@click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell", "status"]))
 def schema(name: str) -> None:
     """Print the JSON schema of what crosses tipbench's borders."""
     import json

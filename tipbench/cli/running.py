@@ -9,9 +9,17 @@ import click
 
 from tipbench.cli.collecting import collect_cells, say_collected
 from tipbench.cli.comparing import compare_cells, show_leaderboard
-from tipbench.cli.exchange_files import same_export
-from tipbench.cli.judging import apply_file, name_of_judge, say_applied, say_scored, score_file
-from tipbench.cli.options import config_options, json_option, judge_options, parse_share, repeats_option, weights_option
+from tipbench.cli.exchange_files import put_aside
+from tipbench.cli.judging import apply_file, asked_judge, name_of_judge, say_applied, say_scored, score_file
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    judge_identity_options,
+    parallel_option,
+    parse_share,
+    repeats_option,
+    weights_option,
+)
 from tipbench.cli.printing import me, where
 from tipbench.cli.services import store_of
 from tipbench.config import Config
@@ -25,7 +33,8 @@ from tipbench.errors import EXIT_SOME_FAILED
 @click.option("--as", "name", help="Your name as judge in the terminal.")
 @click.option("--out", default="report", show_default=True, type=click.Path(file_okay=False),
               help="Folder for judge.json and the report.")  # fmt: skip
-@judge_options("--judge-parallel")
+@judge_identity_options
+@parallel_option("--judge-parallel")
 @repeats_option
 @weights_option
 @json_option
@@ -37,13 +46,15 @@ def run(
     repeats: str,
     weights: str | None,
     as_json: bool,
+    judge_parallel: int | None,
     **engine: Any,
 ) -> None:
     """Everything in one go: collect, export, score, apply, compare."""
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
-    from tipbench.judging.validate import read_exchange, write_exchange
+    from tipbench.counting.judged import BASELINE, MANUAL, Asked
+    from tipbench.judging.validate import write_exchange
     from tipbench.stages import export
 
     folder, file = Path(out), Path(out) / "judge.json"
@@ -53,21 +64,35 @@ def run(
         say_collected(collected)
     with store_of(config) as store:
         judge_name = None if spec == "terminal" and name is None else name_of_judge(spec, name)
+        asked: Asked | None
+        if spec == "terminal":
+            asked = Asked(name) if name else Asked(MANUAL)
+        elif spec == BASELINE:
+            asked = Asked(BASELINE)
+        else:
+            asked = asked_judge(config, spec, **engine)
         exported = export.run(
-            config.experiment, store, load_rubric(config.rubric or None), judge=judge_name, repeats=parse_share(repeats)
+            config.experiment,
+            store,
+            load_rubric(config.rubric or None),
+            judge=judge_name,
+            asked=asked,
+            repeats=parse_share(repeats),
         )
     scored = None
     if exported.n_items:
-        # An interrupted run is resumed: a file that was begun for the same export keeps its scores.
-        if not (file.exists() and same_export(read_exchange, file, exported.exchange.export_id)):
+        # An interrupted run is resumed: a file that was begun for the same export keeps its scores, and another's is kept aside.
+        if not put_aside(file, exported.exchange.export_id):
             write_exchange(exported.exchange, file)
-        scored = score_file(config, str(file), spec, name, quiet=as_json, **engine)
+        scored = score_file(config, str(file), spec, name, quiet=as_json, judge_parallel=judge_parallel, **engine)
         applied = apply_file(config, str(file))
         if not as_json:
             say_scored(scored)
             say_applied(applied, dry_run=False)
     elif not as_json:
-        click.echo(f"Nothing is pending: {judge_name or 'somebody'} has scored all {exported.n_candidates} tips.")
+        click.echo(
+            f"Nothing is pending: {judge_name or 'a person or an agent'} has scored all {exported.n_candidates} tips."
+        )
     result = compare_cells(config, out, weights, (), config.seed)
     if as_json:
         click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))

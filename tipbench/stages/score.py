@@ -17,7 +17,7 @@ from tipbench.engines import open_engine
 from tipbench.engines.openai import Limits, OpenAIEngine
 from tipbench.errors import InputError
 from tipbench.judging.baseline import BaselineJudge
-from tipbench.judging.exchange import identify
+from tipbench.judging.exchange import JudgeIdentity, identify
 from tipbench.judging.fill import FillResult, Judge, begin, fill
 from tipbench.judging.llm import NUM_CTX, EngineChat, LLMJudge, Rationale, judge_facts
 from tipbench.judging.terminal import judge_in_terminal
@@ -93,6 +93,12 @@ def slots(spec: str) -> int:
         return OPENAI_PARALLEL
     told = os.environ.get(SLOTS, "")
     return min(int(told), 64) if kind == "ollama" and told.isdecimal() and int(told) > 0 else 1
+
+
+def identity_of(spec: str, settings: JudgeSettings) -> JudgeIdentity:
+    """Who the judge that `spec` names is now, model digest and judge prompt included. Raises InputError and UnreachableError."""
+    with _judge(spec, settings, 1) as (judge, _):
+        return judge.identity
 
 
 def in_terminal(path: Path, name: str, console: Console) -> ScoreResult:
