@@ -68,12 +68,16 @@ def entries(key: Mapping[str, Any], cells: Mapping[str, CellRecord], rubric_hash
             continue
         if run_id not in known:
             cell = cells[run_id]
-            own = next((r for r in cell.scores if r.judge == judge and judges.is_in_force(r)), None)
-            known[run_id] = (judges.judged(cell, anybody), own)
+            known[run_id] = (judges.judged(cell, anybody), _own(cell, judges, judge))
         scored, own = known[run_id]
         mine = (own.repeats if repeat else own.scores).get(index) if own is not None else None
         found.append(Entry(item_id, run_id, index, repeat, scenario, tip, mine, index in scored))
     return found
+
+
+def _own(cell: CellRecord, judges: Judges, judge: str) -> ScoreRecord | None:
+    """What this judge has scored of a cell."""
+    return next((r for r in cell.scores if r.judge == judge and judges.is_in_force(r)), None)
 
 
 def still_open(found: Sequence[Entry], scope: Literal["pending", "all"]) -> list[Entry]:
@@ -103,18 +107,20 @@ class Counts:
 
 def counts(
     found: Sequence[Entry],
-    cells: Mapping[str, Scored],
+    cells: Mapping[str, CellRecord],
     rubric_hash: str,
     judge: str,
     scope: Literal["pending", "all"],
 ) -> Counts:
     """Counted over the cells, not over the judge's newest file, which holds only what was open when it was made."""
     tips = done = pending = 0
+    judges, anybody = Judges(cells.values(), rubric_hash), Asked()
     for cell in cells.values():
-        anybody, own, again = _scored(cell.records, rubric_hash, judge)
-        tips += cell.n_candidates + len(again)
-        done += len(own) + len(again)
-        pending += cell.n_candidates - len(anybody)
+        own = _own(cell, judges, judge)
+        again = len(own.repeats) if own is not None else 0
+        tips += cell.n_candidates + again
+        done += (len(own.scores) if own is not None else 0) + again
+        pending += len(judges.pending(cell, anybody))
     firsts = {(e.run_id, e.index) for e in found if not e.repeat and e.own is None and (scope == "all" or not e.scored)}
     mine = {(e.run_id, e.index) for e in found if not e.repeat and e.own is not None}
     again_open = [e for e in found if e.repeat and e.own is None]

@@ -83,7 +83,9 @@ def _progress(config: Config, n_scenarios: int, digest: Digest, run: PipelineRun
     mine = [
         row
         for row in digest.rows
-        if row.options == options and row.n_tips == config.n_tips and row.prompt in config.prompt_list
+        if row.options == options
+        and (row.n_candidates >= config.n_tips or not row.finished)
+        and row.prompt in config.prompt_list
     ]
     planned = len(config.prompt_list) * n_scenarios
     models = []

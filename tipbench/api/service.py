@@ -33,7 +33,6 @@ from tipbench.counting.status import Status, status
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard
-from tipbench.leaderboard.words import headline
 from tipbench.store import Store, StoreError
 from tipbench.store.records import CellRecord, ExperimentInfo, Holdings
 
@@ -509,7 +508,6 @@ def _board(
 
     ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, judges=judges, versions=versions)
     board = ranking.leaderboard
-    board = board.model_copy(update={"headline": headline(board)})
     renderings = {
         "json": board.model_dump_json(by_alias=True, indent=1) + "\n",
         "md": to_markdown(board),
@@ -526,7 +524,7 @@ def _draw(ranking: Ranking, kind: str, store: Store) -> str:
         return compare.report(ranking, store)
     from tipbench.leaderboard import plots  # matplotlib: only when a figure is first asked for
 
-    figures = {
+    figures: dict[str, Callable[[Leaderboard], str]] = {
         "forest": plots.forest_plot,
         "tradeoff": plots.tradeoff_plots,
         "tradeoff-narrow": partial(plots.tradeoff_plots, narrow=True),

@@ -126,7 +126,6 @@ class Leaderboard(_Frozen):
     scale_max: int
     criteria: tuple[str, ...]
     weights: dict[str, float]
-    headline: str = Field(default="", description="the answer in a sentence, no surer than the data")
     method: str = Field(description="how the intervals were made, in one sentence")
     confidence: float = 0.95
     seed: int

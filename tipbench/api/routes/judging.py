@@ -156,7 +156,7 @@ async def next_items(
     for entry in chosen:
         shown.show(judge, (entry.run_id, entry.index))
     criteria = [c.id for c in rubric.criteria]
-    counts = await api.in_store(handout.counts, entries, cells, rubric.hash, judge, scope)
+    counts = await api.in_store(handout.counts, entries, known.cells, rubric.hash, judge, scope)
     done = [e for e in entries if e.own is not None]
     return JudgingNext(
         experiment=experiment,
