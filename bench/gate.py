@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 import numpy.typing as npt
+
 from tipbench.stats.against import against
 
 TIPS = 5

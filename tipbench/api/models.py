@@ -55,8 +55,8 @@ def run_schema() -> dict[str, Any]:
     return {**schema, "title": "tipbench run", "properties": properties | JUDGE_KEYS}
 
 
-SERVER_KEYS = frozenset({"scenarios", "prompts_dir", "rubric", "spool"})
-"""Keys that name files on the server: they are set where the API is started, never by a request."""
+SERVER_KEYS = frozenset({"scenarios", "prompts_dir", "rubric", "spool", "notify_url"})
+"""Keys that name files on the server, or an address that is a secret: they are set where the API is started, never by a request."""
 
 
 class Body(BaseModel):

@@ -20,7 +20,7 @@ from tipbench.cli.options import (
 )
 from tipbench.cli.printing import console, me, print_json, where
 from tipbench.cli.root import InOrder
-from tipbench.cli.services import claimed, store_of
+from tipbench.cli.services import claimed, store_of, tell_once
 from tipbench.config import Config, split_list
 from tipbench.errors import EXIT_SOME_FAILED
 from tipbench.outcome import leave
@@ -72,7 +72,9 @@ def judge_export(
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
+    from tipbench.counting.judged import ANYONE, BASELINE, LLM
     from tipbench.judging.validate import write_exchange
+    from tipbench.notice import judge_wanted
     from tipbench.stages import export
 
     if not aside:
@@ -90,6 +92,14 @@ def judge_export(
             repeats=parse_share(repeats),
             expect=split_list(expected),
         )
+        wanted = result.n_items - result.n_repeats
+        if wanted and (asked is None or asked.who not in (LLM, BASELINE, ANYONE)) and not _is_program(asked_for):
+            tell_once(
+                config,
+                store,
+                result.exchange.export_id,
+                lambda: judge_wanted(config.experiment, wanted, result.n_cells, out),
+            )
     if not put_aside(Path(out), result.exchange.export_id, even_ours=force):
         write_exchange(result.exchange, Path(out))
     summary = {
@@ -242,6 +252,11 @@ def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str 
         return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
 
 
+def _is_program(text: str | None) -> bool:
+    """Is the judge that `--for` names a model, which needs no notice?"""
+    return (text or "").partition(":")[0] in ("ollama", "openai", "embedded")
+
+
 def asked_judge(config: Config, text: str | None, **engine: Any) -> Asked | None:
     """Who is meant by `--for`; an LLM judge is asked in the version that it has now, which its server tells."""
     from tipbench.counting.judged import Asked
@@ -251,7 +266,7 @@ def asked_judge(config: Config, text: str | None, **engine: Any) -> Asked | None
 
     if not text:
         return None
-    if text.partition(":")[0] not in ("ollama", "openai", "embedded"):
+    if not _is_program(text):
         return export.asked_by(text)
     identity = stage.identity_of(text, stage.JudgeSettings(ollama_url=config.ollama_urls[0], **engine))
     return Asked(identity.name, judge_version(identity.kind, identity.details))

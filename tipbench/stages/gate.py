@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Literal
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def run(
     margin: float = MARGIN,
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
+    scores: Literal["whole", "expected"] = "whole",
 ) -> Gate:
     """Compare every row that both experiments have by name, scenario by scenario, under the same rubric and judges.
 
@@ -55,7 +57,7 @@ def run(
             f"no judge has scored both {experiment} and {baseline} under rubric {rubric.name}",
             (f"{experiment}: {here.shown}", f"{baseline}: {there.shown}"),
         )
-    ours, theirs = here.means(shared, vector), there.means(shared, vector)
+    ours, theirs = here.means(shared, vector, scores), there.means(shared, vector, scores)
     common = [info for info in here.rows if info.key in theirs and info.key in ours]
     if not common:
         raise InputError(
@@ -107,24 +109,24 @@ class _Side:
         """Who scored here."""
         return ", ".join(f"{j}@{v[:8]}" if v else j for j, v in sorted(self.counting.items())) or "nobody"
 
-    def means(self, counting: Mapping[str, str], vector: Sequence[float]) -> Means:
+    def means(self, counting: Mapping[str, str], vector: Sequence[float], scores: str) -> Means:
         """Weighted means of what these judges gave; rows without any are left out."""
         found = {}
         for info, entries in self._board:
-            if means := self._row(entries, counting, vector):
+            if means := self._row(entries, counting, vector, scores):
                 found[info.key] = means
         return found
 
     def _row(
-        self, entries: Sequence[Entry], counting: Mapping[str, str], vector: Sequence[float]
+        self, entries: Sequence[Entry], counting: Mapping[str, str], vector: Sequence[float], wanted: str
     ) -> dict[tuple[str, str], float]:
         scores: dict[tuple[str, str], list[float]] = defaultdict(list)
         for entry in entries:
             record: ScoreRecord
             for record in self.judges.records(entry.cell, counting):
-                scores[entry.column, record.judge] += [
-                    sum(w * s for w, s in zip(vector, one, strict=True)) for one in record.scores.values()
-                ]
+                for index, whole in record.scores.items():
+                    one = record.expected.get(index, whole) if wanted == "expected" else whole
+                    scores[entry.column, record.judge].append(sum(w * s for w, s in zip(vector, one, strict=True)))
         return {place: sum(values) / len(values) for place, values in scores.items() if values}
 
 

@@ -103,8 +103,8 @@ def run(
         if scores and experiment_id is not None and not dry_run:
             store.log_scores(experiment_id, heading, scores, {}, _key(heading, scores))
     if experiment_id is not None and not dry_run and (new or counts["new"] or counts["changed"]):
-        marks.copy_scores(store, experiment_id, rubric.hash, {run.run_id for run in runs.values()})
-        marks.refresh(store, experiment_id)
+        census = marks.refresh(store, experiment_id)
+        marks.copy_scores(store, experiment_id, census, rubric.hash, {run.run_id for run in runs.values()})
         store.compact(experiment_id)
     return ImportResult(
         experiment=experiment,

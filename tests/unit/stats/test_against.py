@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from tipbench.stats.against import FEWEST, against
 
 from bench.gate import boards
+from tipbench.stats.against import FEWEST, against
 
 pytestmark = pytest.mark.unit
 
