@@ -1,7 +1,8 @@
 """What LLM judges cost: waiting in parallel for an endpoint that takes its time, and overhead on a real Ollama.
 
-python -m bench.judge_parallel                                         # a fake endpoint with 0.5 s latency, 200 tips
-python -m bench.judge_parallel --ollama http://localhost:11434 --model smollm2:135m
+python -m bench.judge_parallel                                    # a fake endpoint with 0.5 s latency, 200 tips
+python -m bench.judge_parallel --with ollama:smollm2:135m         # a real server, with and without a rationale
+python -m bench.judge_parallel --with embedded:smollm2:135m
 """
 
 from __future__ import annotations
@@ -70,14 +71,12 @@ def endpoint(folder: Path, tips: int, latency: float) -> None:
         fake.kill()
 
 
-def ollama(folder: Path, url: str, model: str, tips: int, parallel: int) -> None:
+def real(folder: Path, spec: str, url: list[str], tips: int, parallel: int) -> None:
     rates = {}
     for rationale in ("before", "after", "none"):
         written(folder / "judge.json", tips)
-        result, whole = judge(
-            folder, folder / "judge.json", "--with", f"ollama:{model}", "--ollama-url", url, "--parallel", parallel,
-            "--rationale", rationale,
-        )  # fmt: skip
+        command = ["--with", spec, *url, "--parallel", parallel, "--rationale", rationale]
+        result, whole = judge(folder, folder / "judge.json", *command)
         rates[rationale] = result["scored"] / result["wall_s"]
         print(
             f"rationale {rationale}: {result['scored']} tips in {result['wall_s']:.2f} s ({whole:.2f} s with start-up) = "
@@ -91,13 +90,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tips", type=int, default=0)
     parser.add_argument("--latency", type=float, default=0.5)
-    parser.add_argument("--ollama", default="")
-    parser.add_argument("--model", default="smollm2:135m")
+    parser.add_argument("--with", dest="spec", default="")
+    parser.add_argument("--ollama-url", default="")
+    parser.add_argument("--base-url", default="")
     parser.add_argument("--parallel", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        if arguments.ollama:
-            ollama(Path(temporary), arguments.ollama, arguments.model, arguments.tips or 26, arguments.parallel)
+        if arguments.spec:
+            url = ["--ollama-url", arguments.ollama_url] if arguments.ollama_url else []
+            url += ["--base-url", arguments.base_url] if arguments.base_url else []
+            real(Path(temporary), arguments.spec, url, arguments.tips or 26, arguments.parallel)
         else:
             endpoint(Path(temporary), arguments.tips or 200, arguments.latency)
 

@@ -166,15 +166,13 @@ def test_a_collected_cell_is_found_again_and_never_extended(tipbench: Tipbench, 
     assert {k: v for k, v in json.loads(again.stdout).items() if k.startswith(("new", "changed"))} == {
         "new_candidates": 0, "new_scores": 0, "changed_scores": 0,
     }  # fmt: skip
-    lines = out.read_text().splitlines()
-    out.write_text(
-        "\n".join([*lines, lines[1].replace(",0,", ",5,", 1).replace(lines[1].split(",")[4], "a tip of mine")])
-    )
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    out.write_bytes(as_csv([*rows, {**rows[0], "index": "5", "text": "A tip of mine."}]))
     refused = tipbench("import", out, *common)
     assert refused.returncode == 2 and "was collected here, and wrote no such text" in refused.stderr
     own = tmp_path / "own.csv"
-    scenario = lines[1].split(",")[2]
-    own.write_text(f"model,prompt,scenario,text\nsmall:1b,v1,{scenario},A tip of mine.\n")
+    own.write_text(f"model,prompt,scenario,text\nsmall:1b,v1,{rows[0]['scenario']},A tip of mine.\n")
     beside = tipbench("import", own, *common)
     assert beside.returncode == 0, beside.stderr
     board = json.loads(tipbench("compare", "--json", *common).stdout)
