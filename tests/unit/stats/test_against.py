@@ -32,7 +32,8 @@ def test_false_alarms_stay_within_five_per_cent(cells: int, scenarios: int) -> N
 @pytest.mark.parametrize("cells", [1, 12])
 def test_a_loss_of_the_margin_is_let_through_in_five_per_cent_at_most(cells: int) -> None:
     boards_ = boards(cells, 8, 0.5, 1500, np.random.default_rng(8))
-    through = np.mean([against(d).low[0] > -0.5 for d in boards_])
+    margin = -boards_[:, 0].mean()  # the scale has ends: what is seen of the loss is a little less
+    through = np.mean([against(d).low[0] > -margin for d in boards_])
     assert through <= 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / 1500)
 
 
