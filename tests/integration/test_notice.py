@@ -7,11 +7,12 @@ import logging
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import free_port
+from tests.conftest import Tipbench, free_port
 from tipbench.notice import board_ready, judge_wanted, send
 
 pytestmark = pytest.mark.integration
@@ -82,3 +83,23 @@ def test_an_address_where_nobody_listens_is_a_warning(url: str, caplog: pytest.L
     with caplog.at_level(logging.WARNING, "tipbench"):
         assert not send(url.format(port=free_port()), WANTED, wait_s=0.01)
     assert "going on" in caplog.text
+
+
+def test_a_wanted_judge_and_a_new_board_are_told_once(hook: Hook, tipbench: Tipbench, tmp_path: Path) -> None:
+    table = tmp_path / "own.csv"
+    table.write_text("model,prompt,scenario,text,situation\nm,p,s,Drink water.,It is hot.\nn,p,s,Rest.,It is hot.\n")
+    common = ["--experiment", "tip-bench-told", "--mlflow-url", tmp_path / "store"]
+    assert tipbench("import", table, *common).returncode == 0
+    told = {"TIPBENCH_NOTIFY_URL": hook.url}
+    for _ in range(2):
+        file = tmp_path / "judge.json"
+        assert tipbench("judge", "export", "--out", file, "--for", "manual", *common, env=told).returncode == 0
+    assert tipbench("judge", "score", file, "--with", "baseline", "--apply", *common[2:]).returncode == 0
+    for _ in range(2):
+        assert tipbench("compare", *common, env=told).returncode == 0
+    assert [b["event"] for b in hook.bodies] == ["judge_wanted", "board_ready"]
+    assert hook.bodies[0]["counts"] == {"candidates": 2, "cells": 2}
+    for_program = tipbench("judge", "export", "--out", tmp_path / "b.json", "--for", "baseline", *common, env=told)
+    assert for_program.returncode == 0 and len(hook.bodies) == 2
+    hook.statuses = [500]
+    assert tipbench("judge", "export", "--out", tmp_path / "c.json", "--judge", "cy", *common, env=told).returncode == 0
