@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tipbench.stats.arrays import BoolArray, FloatArray
-from tipbench.stats.maxt import TINY, centred_by_scenario, mask_key, null_draws, null_maxima, studentised
+from tipbench.stats.maxt import centred_by_scenario, mask_key, null_draws, null_maxima, studentised
 
 ALPHA = 0.05
 """Family-wise error over all looks: the chance that a cell is ever called worse than one that is no better."""
@@ -36,6 +36,8 @@ _MIN_DRAWS = 4_000
 _WORK = 400_000_000
 """Draws x looks x pairs of one boundary; beyond some 60 cells it has fewer draws."""
 _CHUNK = 400_000
+_FLOOR = np.float32(1e-12)
+"""Keeps a simulated variance that rounding made zero from giving 0/0."""
 _LEVELS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 0.95)
 """Family-wise levels between which adjusted p values are interpolated."""
 
@@ -228,7 +230,7 @@ def _paths(looks: tuple[int, ...], seed: int, size: int) -> npt.NDArray[np.float
             square = mean[:, :, None] - mean[:, None, :]
             square *= square
             own += pooled[:, None, None]
-            np.maximum(own, TINY, out=own)
+            np.maximum(own, _FLOOR, out=own)
             square /= own
             found[start:stop, k] = np.sqrt(square.max(axis=(-1, -2)) * (2 * n))
     found.flags.writeable = False
