@@ -417,9 +417,7 @@ def _worse(x: FloatArray, leader: int, horizon: Horizon, number: int) -> list[Dr
     return found
 
 
-def _stop(
-    x: FloatArray, left: Sequence[int], looks: Sequence[Look], horizon: Horizon, margin: float
-) -> Stop | None:
+def _stop(x: FloatArray, left: Sequence[int], looks: Sequence[Look], horizon: Horizon, margin: float) -> Stop | None:
     """Why the race is over after these looks, before the scenarios are used up."""
     if not left:
         return "nothing scored"
