@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     short_help="Rank the cells: the leaderboard with error bars.",
     epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
 )
-@config_options("experiment", "mlflow_url", "rubric")
+@config_options("experiment", "mlflow_url", "rubric", "margin")
 @click.option(
     "--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html."
 )
@@ -71,6 +71,7 @@ def compare_cells(
             judges=judges,
             seed=seed,
             versions=versions,
+            margin=config.margin,
         )
     if out is not None:
         folder = Path(out)

@@ -37,7 +37,10 @@ from tipbench.leaderboard.model import (
     ReportTip,
     RowBody,
 )
+from tipbench.leaderboard.race import in_rounds
 from tipbench.leaderboard.words import headline
+from tipbench.rounds import record
+from tipbench.rounds.standing import advance, stand
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
@@ -89,9 +92,18 @@ def run(
     judges: Sequence[str] = (),
     seed: int = 0,
     versions: Versions = "current",
+    margin: float = 0.0,
 ) -> CompareResult:
-    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
-    ranking = rank(experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions)
+    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow.
+
+    Of an experiment in rounds, looks that the scores allow are taken first.
+    """
+    experiment_id = store.require_experiment(experiment)
+    if record.read(store, experiment_id, rubric.hash).members:
+        advance(store, experiment_id, take(store.holdings(experiment_id)), rubric, margin=margin)
+    ranking = rank(
+        experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions, margin=margin
+    )
     leaderboard = ranking.leaderboard
     markdown, html = to_markdown(leaderboard), report(ranking, store)
     best = leaderboard.cells[0].composite if leaderboard.cells else None
@@ -128,11 +140,22 @@ def rank(
     judges: Sequence[str] = (),
     seed: int = 0,
     versions: Versions = "current",
+    margin: float = 0.0,
 ) -> Ranking:
     """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
-    holdings = store.holdings(store.require_experiment(experiment))
+    experiment_id = store.require_experiment(experiment)
+    holdings = store.holdings(experiment_id)
     return rank_holdings(
-        experiment, holdings, take(holdings), rubric, weights=weights, judges=judges, seed=seed, versions=versions
+        experiment,
+        holdings,
+        take(holdings),
+        rubric,
+        weights=weights,
+        judges=judges,
+        seed=seed,
+        versions=versions,
+        race=record.read(store, experiment_id, rubric.hash),
+        margin=margin,
     )
 
 
@@ -146,12 +169,15 @@ def rank_holdings(
     judges: Sequence[str] = (),
     seed: int = 0,
     versions: Versions = "current",
+    race: record.Race | None = None,
+    margin: float = 0.0,
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
-    as rows of their own. Raises InputError for an unknown judge or criterion.
+    as rows of their own. `race` is the record of an experiment in rounds; looks not on record yet are taken, not recorded.
+    Raises InputError for an unknown judge or criterion.
     """
     board = census.on_board(versions)
     cells = [entry.cell for _, entries in board for entry in entries]
@@ -200,6 +226,8 @@ def rank_holdings(
         receipt=_receipt(holdings.collections),
         cells=tuple(rows),
     )
+    if race is not None and race.members:
+        leaderboard = in_rounds(leaderboard, stand(census, rubric, race, margin=margin))
     leaderboard = leaderboard.model_copy(update={"headline": headline(leaderboard)})
     shown = [(i, e.cell, tuple(records[e.run_id])) for i, es in board for e in es if e.cell.n_candidates]
     return Ranking(
@@ -300,8 +328,8 @@ def _group(info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequen
     for entry in entries:
         group.runs.append(entry.cell)
         per_candidate: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-        for record in records[entry.run_id]:
-            for index, scores in record.scores.items():
+        for one in records[entry.run_id]:
+            for index, scores in one.scores.items():
                 per_candidate[index].append(scores)
         for all_scores in per_candidate.values():
             group.by_scenario[entry.column].append(
@@ -479,6 +507,7 @@ def _state(cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreReco
             for c in cells
         ],
         [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__],
+        leaderboard.race.model_dump(mode="json") if leaderboard.race else None,
     ]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 
