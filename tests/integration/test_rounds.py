@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.conftest import Tipbench
+from tests.fakes.memory_backend import MemoryBackend, memory_store
 from tests.fakes.ollama_server import FakeOllama
 from tipbench.catalog import Rubric, content_hash, load_rubric
 from tipbench.config import Config, build
@@ -25,8 +26,7 @@ from tipbench.rounds import record
 from tipbench.rounds.words import Next
 from tipbench.stages import apply, collect, compare, export
 from tipbench.stages import next as next_stage
-from tipbench.store import Store, open_store
-from tipbench.store.local import LocalBackend
+from tipbench.store import Store
 
 pytestmark = pytest.mark.integration
 
@@ -78,15 +78,17 @@ class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-class Mortal(LocalBackend):
-    """A local store whose process ends after so many writes, before the next one."""
+class Mortal(MemoryBackend):
+    """A store whose user's process ends after so many writes, before the next one."""
 
-    writes = 0
-    dies_after = 10**9
+    def __init__(self, dies_after: int = 10**9) -> None:
+        super().__init__()
+        self.writes = 0
+        self.dies_after = dies_after
 
     def _count(self) -> None:
-        Mortal.writes += 1
-        if Mortal.writes > Mortal.dies_after:
+        self.writes += 1
+        if self.writes > self.dies_after:
             raise Killed
 
     def create_run(self, *args: Any, **more: Any) -> Any:
@@ -100,6 +102,11 @@ class Mortal(LocalBackend):
     def set_status(self, *args: Any, **more: Any) -> Any:
         self._count()
         return super().set_status(*args, **more)
+
+
+@pytest.fixture
+def store() -> Store:
+    return memory_store()
 
 
 def collect_once(config: Config, store: Store) -> collect.CollectResult:
@@ -158,8 +165,9 @@ def looks(store: Store, rubric: Rubric) -> tuple[record.RecordedLook, ...]:
     return record.read(store, store.require_experiment(EXPERIMENT), rubric.hash).looks
 
 
-def test_the_worse_cell_leaves_and_costs_no_more(config: Config, rubric: Rubric, fake: FakeOllama) -> None:
-    store = open_store(config.mlflow_url)
+def test_the_worse_cell_leaves_and_costs_no_more(
+    config: Config, rubric: Rubric, store: Store, fake: FakeOllama
+) -> None:
     first = one_round(config, store, rubric)
     assert first.action == "collect"
     assert len(written(store)) == 3 * 4
@@ -177,8 +185,7 @@ def test_the_worse_cell_leaves_and_costs_no_more(config: Config, rubric: Rubric,
     assert len(fake.requests) == asked_before
 
 
-def test_the_board_keeps_the_cell_that_left(config: Config, rubric: Rubric) -> None:
-    store = open_store(config.mlflow_url)
+def test_the_board_keeps_the_cell_that_left(config: Config, rubric: Rubric, store: Store) -> None:
     end = to_the_end(config, store, rubric)
     result = compare.run(config.experiment, store, rubric)
     by_prompt = {c.prompt: c for c in result.leaderboard.cells}
@@ -201,9 +208,8 @@ def test_the_board_keeps_the_cell_that_left(config: Config, rubric: Rubric) -> N
     assert "Out at look" in result.markdown
 
 
-def test_two_equal_cells_stop_within_a_margin(config: Config, rubric: Rubric) -> None:
+def test_two_equal_cells_stop_within_a_margin(config: Config, rubric: Rubric, store: Store) -> None:
     config = replace(config, margin=2.5)
-    store = open_store(config.mlflow_url)
     end = to_the_end(config, store, rubric, {"v1": 1.0, "v2-mentor": 4.0, "v3-few-shot": 4.0})
     assert end.stop == "within margin"
     assert end.reason.endswith("are equal within 2.5")
@@ -215,19 +221,15 @@ def test_killed_anywhere_the_same_command_comes_to_the_same_decision(
     config: Config, rubric: Rubric, tmp_path: Path, share: float
 ) -> None:
     config = replace(config, n_tips=1)
-    Mortal.writes, Mortal.dies_after = 0, 10**9
-    whole = Store(Mortal(tmp_path / "whole"))
-    expected = to_the_end(
-        replace(config, mlflow_url=str(tmp_path / "whole"), spool=str(tmp_path / "s1")), whole, rubric
-    )
-    total = Mortal.writes
-    Mortal.writes, Mortal.dies_after = 0, int(total * share)
-    config = replace(config, mlflow_url=str(tmp_path / "cut"), spool=str(tmp_path / "s2"))
-    # The order is drawn from the experiment's id, which differs between stores only by chance of its creation.
+    undisturbed = Mortal()
+    whole = memory_store(undisturbed)
+    expected = to_the_end(replace(config, spool=str(tmp_path / "s1")), whole, rubric)
+    config = replace(config, spool=str(tmp_path / "s2"))
+    backend = Mortal(int(undisturbed.writes * share))
     with pytest.raises(BaseException):  # noqa: B017
-        to_the_end(config, Store(Mortal(tmp_path / "cut")), rubric)
-    Mortal.dies_after = 10**9
-    store = Store(LocalBackend(tmp_path / "cut"))
+        to_the_end(config, memory_store(backend), rubric)
+    backend.dies_after = 10**9
+    store = memory_store(backend)
     end = to_the_end(config, store, rubric)
     cells = written(store)
     assert len(cells) == len(set(cells))
@@ -239,9 +241,8 @@ def test_killed_anywhere_the_same_command_comes_to_the_same_decision(
 
 
 def test_first_all_then_sure_decides_as_if_in_rounds_and_writes_nothing_new(
-    config: Config, rubric: Rubric, fake: FakeOllama
+    config: Config, rubric: Rubric, store: Store, fake: FakeOllama
 ) -> None:
-    store = open_store(config.mlflow_url)
     collect_once(replace(config, until="all"), store)
     judge(config, store, rubric)
     asked_before = len(fake.requests)
@@ -251,8 +252,7 @@ def test_first_all_then_sure_decides_as_if_in_rounds_and_writes_nothing_new(
     assert [d.prompt for d in end.dropped] == ["v1"]
 
 
-def test_a_second_judge_who_comes_late_undoes_no_look(config: Config, rubric: Rubric) -> None:
-    store = open_store(config.mlflow_url)
+def test_a_second_judge_who_comes_late_undoes_no_look(config: Config, rubric: Rubric, store: Store) -> None:
     one_round(config, store, rubric)
     result = one_round(config, store, rubric)
     assert [d.prompt for d in result.dropped] == ["v1"]
@@ -263,8 +263,7 @@ def test_a_second_judge_who_comes_late_undoes_no_look(config: Config, rubric: Ru
     assert after.dropped == result.dropped
 
 
-def test_a_cell_taken_back_is_recorded_and_catches_up(config: Config, rubric: Rubric) -> None:
-    store = open_store(config.mlflow_url)
+def test_a_cell_taken_back_is_recorded_and_catches_up(config: Config, rubric: Rubric, store: Store) -> None:
     one_round(config, store, rubric)
     result = one_round(config, store, rubric)
     assert [d.prompt for d in result.dropped] == ["v1"]
@@ -283,8 +282,7 @@ def test_a_cell_taken_back_is_recorded_and_catches_up(config: Config, rubric: Ru
         next_stage.run(config.experiment, store, rubric, take_back="small:1b|v2-mentor", by="ann")
 
 
-def test_added_scenarios_go_behind_and_the_order_stays(config: Config, rubric: Rubric, tmp_path: Path) -> None:
-    store = open_store(config.mlflow_url)
+def test_added_scenarios_go_behind_and_the_order_stays(config: Config, rubric: Rubric, store: Store) -> None:
     few = replace(config, n_scenarios=8)
     assert to_the_end(few, store, rubric).stop == "used up"
     race = record.read(store, store.require_experiment(EXPERIMENT), rubric.hash)
@@ -293,28 +291,30 @@ def test_added_scenarios_go_behind_and_the_order_stays(config: Config, rubric: R
     assert longer.scenarios[:8] == race.scenarios
     assert longer.looks[:2] == race.looks
     assert (end.looks_taken, end.looks_planned) == (3, 3)
-    with pytest.raises(InputError, match="order of scenarios was drawn with"):
-        fewer = tmp_path / "fewer.yaml"
-        fewer.write_text(
-            yaml.safe_dump({"scenarios": [{"id": "other", "title": "Other", "situation": "Another one."}]})
-        )
-        collect_once(replace(config, scenarios=str(fewer)), store)
 
 
-def test_any_prefix_of_the_order_is_a_fair_sample(config: Config, rubric: Rubric) -> None:
+def test_a_scenario_of_the_order_that_is_gone_is_named(
+    config: Config, rubric: Rubric, store: Store, tmp_path: Path
+) -> None:
+    one_round(config, store, rubric)
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({"scenarios": [{"id": "other", "title": "Other", "situation": "Another one."}]}))
+    with pytest.raises(InputError, match="order of scenarios was drawn with s"):
+        collect_once(replace(config, scenarios=str(other)), store)
+
+
+def test_any_prefix_of_the_order_is_a_fair_sample(config: Config, rubric: Rubric, store: Store) -> None:
     """Drawn, not the file's, and the same for whoever reads it."""
-    store = open_store(config.mlflow_url)
     collect_once(config, store)
     experiment_id = store.require_experiment(EXPERIMENT)
     drawn = record.read(store, experiment_id, rubric.hash).scenarios
     assert sorted(drawn) == [f"s{i:02}" for i in range(12)]
     assert list(drawn) != sorted(drawn)
-    assert record.read(open_store(config.mlflow_url), experiment_id, rubric.hash).scenarios == drawn
+    assert record.read(store, experiment_id, rubric.hash).scenarios == drawn
     assert {s for _, s in written(store)} == set(drawn[:4])
 
 
-def test_the_exchange_file_goes_block_by_block(config: Config, rubric: Rubric) -> None:
-    store = open_store(config.mlflow_url)
+def test_the_exchange_file_goes_block_by_block(config: Config, rubric: Rubric, store: Store) -> None:
     collect_once(replace(config, until="all"), store)
     collect_once(config, store)
     experiment_id = store.require_experiment(EXPERIMENT)
@@ -331,16 +331,14 @@ def test_the_exchange_file_goes_block_by_block(config: Config, rubric: Rubric) -
     assert order[:24] != sorted(order[:24])
 
 
-def test_only_the_cells_asked_for(config: Config, rubric: Rubric) -> None:
-    store = open_store(config.mlflow_url)
+def test_only_the_cells_asked_for(config: Config, rubric: Rubric, store: Store) -> None:
     collect_once(replace(config, cells="small:1b|v1,small:1b|v2-mentor", until="all"), store)
     assert {p for p, _ in written(store)} == {"v1", "v2-mentor"}
     with pytest.raises(InputError, match=r"small:1b\|v9"):
         collect_once(replace(config, cells="small:1b|v9"), store)
 
 
-def test_next_needs_rounds(config: Config, rubric: Rubric) -> None:
-    store = open_store(config.mlflow_url)
+def test_next_needs_rounds(config: Config, rubric: Rubric, store: Store) -> None:
     collect_once(replace(config, until="all"), store)
     with pytest.raises(InputError, match="has no rounds"):
         next_stage.run(EXPERIMENT, store, rubric)
@@ -364,9 +362,8 @@ def test_on_the_command_line(tipbench: Tipbench, config: Config, tmp_path: Path)
     assert tipbench("next", "--take-back", "small:1b|v1", *options).returncode == 2
 
 
-def test_the_census_and_the_race_read_the_same_cells(config: Config, rubric: Rubric) -> None:
+def test_the_census_and_the_race_read_the_same_cells(config: Config, rubric: Rubric, store: Store) -> None:
     """Cells that left stay current on the board though later plans leave them out."""
-    store = open_store(config.mlflow_url)
     to_the_end(config, store, rubric)
     census = take(store.holdings(store.require_experiment(EXPERIMENT)))
     assert len(census.counted) == len(written(store))

@@ -186,8 +186,8 @@ def _carry_out(
 
     writer = CellWriter(store, journal, (experiment_id, parent.run_id), known, saved)
     try:
-        waiting = _journalled(journal, writer, plan)
-        todo = [c for c in plan.cells if _lacks(c, known.get(c.id))]
+        waiting, on_disk = _journalled(journal, writer, plan)
+        todo = [c for c in plan.cells if c.id not in on_disk and _lacks(c, known.get(c.id))]
         before = len(plan.cells) - len(todo)
         on_event(Event("start", f"{len(plan.cells)} cells, {before} done before", total=len(plan.cells), done=before))
         task = Task(
@@ -271,10 +271,17 @@ def _lacks(cell: Cell, run: Run | None) -> bool:
     )
 
 
-def _journalled(journal: Journal, writer: CellWriter, plan: Plan) -> dict[str, tuple[Candidate, ...]]:
-    """Bring cells that an interrupted run left on disk to the store; the candidates of those that this plan goes on with."""
+def _journalled(
+    journal: Journal, writer: CellWriter, plan: Plan
+) -> tuple[dict[str, tuple[Candidate, ...]], frozenset[str]]:
+    """Bring cells that an interrupted run left on disk to the store.
+
+    Returns the candidates of those that this plan goes on with, and the ids of those that are complete: the writer has
+    them, the store may not yet, and nobody writes them again.
+    """
     planned = {c.id: c.planned.n_tips for c in plan.cells}
     waiting: dict[str, tuple[Candidate, ...]] = {}
+    complete: set[str] = set()
     for result in list(journal.entries()):
         key = _id(result.model, result.prompt, result.scenario, result.params)
         if key != result.cell_id:  # an id of version 0.2.0
@@ -286,8 +293,9 @@ def _journalled(journal: Journal, writer: CellWriter, plan: Plan) -> dict[str, t
             waiting[key] = result.candidates
         else:
             writer.put(result)
-            planned.pop(key, None)
-    return waiting
+            if planned.pop(key, None) is not None:
+                complete.add(key)
+    return waiting, frozenset(complete)
 
 
 def _earlier_candidates(
