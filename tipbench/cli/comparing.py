@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     short_help="Rank the cells: the leaderboard with error bars.",
     epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
 )
-@config_options("experiment", "mlflow_url", "rubric", "notify_url")
+@config_options("experiment", "mlflow_url", "rubric", "margin", "notify_url")
 @click.option(
     "--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html."
 )
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
               help="Compare each cell with the same one of this experiment instead; --out gets gate.json and gate.md.")  # fmt: skip
 @click.option("--fail-on", type=click.Choice(["worse", "not-shown-within-margin"]),
               help="With --against: end with exit code 6 when a cell is shown worse, or when a loss above --margin is not excluded.")  # fmt: skip
-@click.option("--margin", type=click.FloatRange(0, min_open=True), default=None, metavar="X", envvar="TIPBENCH_MARGIN",
-              help="With --against: the largest loss that does not matter, on the rubric's scale.  [default: 0.25]")  # fmt: skip
 @json_option
 def compare(
     config: Config,
@@ -53,7 +51,6 @@ def compare(
     scores: Literal["whole", "expected"],
     against: str | None,
     fail_on: Literal["worse", "not-shown-within-margin"] | None,
-    margin: float | None,
     as_json: bool,
 ) -> None:
     """Rank the (model, prompt) cells: the leaderboard with error bars, here, in files and in MLflow.
@@ -61,7 +58,7 @@ def compare(
     With --against, a gate: every cell that both experiments have, paired by scenario, under the same rubric and judges.
     """
     if against is not None:
-        sys.exit(gate_cells(config, out, weights, judges, scores, against, fail_on, margin, as_json))
+        sys.exit(gate_cells(config, out, weights, judges, scores, against, fail_on, as_json))
     if fail_on is not None:
         raise InputError("--fail-on needs --against EXPERIMENT")
     result = compare_cells(config, out, weights, judges, seed, versions, scores)
@@ -97,6 +94,7 @@ def compare_cells(
             seed=seed,
             versions=versions,
             scores=scores,
+            margin=config.margin,
         )
         board = result.leaderboard
         tell_once(
@@ -124,7 +122,6 @@ def gate_cells(
     scores: Literal["whole", "expected"],
     against: str,
     fail_on: Literal["worse", "not-shown-within-margin"] | None,
-    margin: float | None,
     as_json: bool,
 ) -> int:
     """The gate: found, shown and written; its exit code."""
@@ -134,14 +131,15 @@ def gate_cells(
     from tipbench.leaderboard.gate import render, to_markdown
     from tipbench.stages import gate as stage
 
+    rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         gate = stage.run(
             config.experiment,
             against,
             store,
-            load_rubric(config.rubric or None),
+            rubric,
             fail_on=fail_on,
-            margin=stage.MARGIN if margin is None else margin,
+            margin=rubric.margin(config.margin),
             weights=parse_weights(weights),
             judges=judges,
             scores=scores,

@@ -37,8 +37,11 @@ from tipbench.leaderboard.model import (
     ReportTip,
     RowBody,
 )
+from tipbench.leaderboard.race import in_rounds
 from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
+from tipbench.rounds import record
+from tipbench.rounds.standing import advance, stand
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
 from tipbench.store.memory import measured
@@ -96,10 +99,25 @@ def run(
     seed: int = 0,
     versions: Versions = "current",
     scores: Scores = "whole",
+    margin: float = 0.0,
 ) -> CompareResult:
-    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
+    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow.
+
+    Of an experiment in rounds, looks that the scores allow are taken first.
+    """
+    experiment_id = store.require_experiment(experiment)
+    if record.read(store, experiment_id, rubric.hash).members:
+        advance(store, experiment_id, take(store.holdings(experiment_id)), rubric, margin=rubric.margin(margin))
     ranking = rank(
-        experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions, scores=scores
+        experiment,
+        store,
+        rubric,
+        weights=weights,
+        judges=judges,
+        seed=seed,
+        versions=versions,
+        scores=scores,
+        margin=margin,
     )
     leaderboard = ranking.leaderboard
     markdown, html = to_markdown(leaderboard), report(ranking, store)
@@ -140,9 +158,11 @@ def rank(
     seed: int = 0,
     versions: Versions = "current",
     scores: Scores = "whole",
+    margin: float = 0.0,
 ) -> Ranking:
     """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
-    holdings = store.holdings(store.require_experiment(experiment))
+    experiment_id = store.require_experiment(experiment)
+    holdings = store.holdings(experiment_id)
     return rank_holdings(
         experiment,
         holdings,
@@ -153,6 +173,8 @@ def rank(
         seed=seed,
         versions=versions,
         scores=scores,
+        race=record.read(store, experiment_id, rubric.hash),
+        margin=margin,
     )
 
 
@@ -167,12 +189,16 @@ def rank_holdings(
     seed: int = 0,
     versions: Versions = "current",
     scores: Scores = "whole",
+    race: record.Race | None = None,
+    margin: float = 0.0,
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
-    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. Raises InputError for an unknown judge or criterion.
+    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. `race` is
+    the record of an experiment in rounds; looks not on record yet are taken, not recorded. `margin` is in points, 0 for the rubric's
+    own. Raises InputError for an unknown judge or criterion.
     """
     board = census.on_board(versions)
     cells = [entry.cell for _, entries in board for entry in entries]
@@ -224,6 +250,8 @@ def rank_holdings(
         receipt=_receipt(holdings.collections),
         cells=tuple(rows),
     )
+    if race is not None and race.members:
+        leaderboard = in_rounds(leaderboard, stand(census, rubric, race, margin=rubric.margin(margin)))
     leaderboard = leaderboard.model_copy(update={"headline": headline(leaderboard)})
     shown = [(i, e.cell, tuple(records[e.run_id])) for i, es in board for e in es if e.cell.n_candidates]
     return Ranking(
@@ -314,9 +342,9 @@ def _group(
     for entry in entries:
         group.runs.append(entry.cell)
         per_candidate: dict[int, list[tuple[float, ...]]] = defaultdict(list)
-        for record in records[entry.run_id]:
-            for index, whole in record.scores.items():
-                per_candidate[index].append(record.expected.get(index, whole) if wanted == "expected" else whole)
+        for one in records[entry.run_id]:
+            for index, whole in one.scores.items():
+                per_candidate[index].append(one.expected.get(index, whole) if wanted == "expected" else whole)
         for all_scores in per_candidate.values():
             group.by_scenario[entry.column].append(
                 all_scores[0]
@@ -527,6 +555,7 @@ def _state(
             for c in cells
         ],
         [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__, scores],
+        leaderboard.race.model_dump(mode="json") if leaderboard.race else None,
     ]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 
