@@ -52,8 +52,11 @@ demo: install ## the main job, on the embedded model: collect, judge (baseline),
 	  --n-tips 3 --num-predict 120 --num-ctx 1024 --experiment tip-bench-demo \
 	  --mlflow-url $(DEMO)/store --spool $(DEMO)/spool --judge baseline --out $(DEMO)
 
-test: install ## everything that needs no cluster; says what it left out and why
-	$(BIN)/python -m pytest $(PYTEST)
+# One file's tests stay on one worker, and the files that wait for servers come first (tests/conftest.py).
+WORKERS ?= auto
+
+test: install ## everything that needs no cluster, on several workers; says what it left out and why
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST)
 
 lint: install ## style, formatting, who may import whom, and the charts where helm is there
 	$(BIN)/ruff check .

@@ -1,16 +1,24 @@
-"""Fixtures that more than one kind of test needs: a real MLflow server, and the command line as a process."""
+"""What more than one kind of test needs: a real MLflow server, the command line as a process, and who runs which test.
+
+`make test` has several workers at once (pytest-xdist). Each has servers of its own, and one file's tests stay together, so that
+what a file sets up is set up once.
+"""
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -18,11 +26,26 @@ import pytest
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
 
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+PORTS = 1000
+_ports = itertools.cycle(range(12_000 + WORKER % 16 * PORTS, 12_000 + (WORKER % 16 + 1) * PORTS))
+for _ in range(random.SystemRandom().randrange(PORTS)):
+    next(_ports)
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on right now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port that nobody listens on right now, and that no other worker and no outgoing connection will be given meanwhile.
+
+    The system's own choice (port 0) comes from the range of outgoing connections, and is handed out again as soon as it is free.
+    """
+    for port in itertools.islice(_ports, PORTS):
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"none of {PORTS} ports is free")
 
 
 class MlflowServer:
@@ -33,6 +56,11 @@ class MlflowServer:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Is there a process?"""
+        return self._process is not None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -77,13 +105,19 @@ def mlflow_url(mlflow_server: MlflowServer) -> str:
     return mlflow_server.url
 
 
-@pytest.fixture
-def own_mlflow(tmp_path: Path) -> Iterator[MlflowServer]:
-    """A real MLflow server of the test's own, to be stopped and started at will."""
-    server = MlflowServer(tmp_path / "mlflow")
-    server.start()
+@pytest.fixture(scope="session")
+def _spare_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("spare-mlflow"))
     yield server
     server.stop()
+
+
+@pytest.fixture
+def own_mlflow(_spare_mlflow: MlflowServer) -> MlflowServer:
+    """A real MLflow server that nobody else uses now, to be stopped and started at will; experiments of earlier tests stay in it."""
+    if not _spare_mlflow.running:
+        _spare_mlflow.start()
+    return _spare_mlflow
 
 
 Tipbench = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -120,16 +154,71 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+# -- several workers -----------------------------------------------------------------------------
+
+EACH_ALONE = ("unit",)
+"""Folders whose tests share nothing but what every worker has anyway."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `auto` means: a worker for every core that this process may use, and two more, since most tests wait for servers.
+
+    A worker with its servers takes about 1 GiB: eight at most.
+    """
+    if wanted := os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return int(wanted)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    return min(cores + 2, 8)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give every test its group: one file's tests go to one worker, so that the servers of a file start once.
+
+    A file with a group mark of its own keeps it. Files that wait for servers come first, the many quick tests fill the gaps.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here).with_suffix("").parts
+        if place[0] not in EACH_ALONE and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(".".join(place)))
+    marks = ("airflow", "browser", "ollama", "integration", "dags", "charts")
+    items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if mark in item.keywords), len(marks)))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """What a worker leaves out is told to the process that writes the summary."""
+    config = items[0].config if items else None
+    if config is not None and hasattr(config, "workeroutput"):
+        config.workeroutput["on_cluster"] = sum("e2e" in item.keywords for item in items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What the workers left out: each of them leaves out the same."""
+    found = getattr(node, "workeroutput", {}).get("on_cluster", 0)
+    node.config.stash[ON_CLUSTER] = max(found, node.config.stash.get(ON_CLUSTER, 0))
+
+
+ON_CLUSTER = pytest.StashKey[int]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was left out, and why."""
     skipped = terminalreporter.stats.get("skipped", [])
-    reasons: dict[str, int] = {}
-    for report in skipped:
-        reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
-        reasons[reason.removeprefix("Skipped: ")] = reasons.get(reason.removeprefix("Skipped: "), 0) + 1
+    reasons = Counter(
+        str(report.longrepr[2] if isinstance(report.longrepr, tuple | list) else report.longrepr).removeprefix(
+            "Skipped: "
+        )
+        for report in skipped
+    )
     terminalreporter.section("left out")
     for reason, count in reasons.items():
         terminalreporter.write_line(f"{count} tests: {reason}")
-    on_cluster = sum("e2e" in item.keywords for item in terminalreporter.stats.get("deselected", []))
+    deselected = terminalreporter.stats.get("deselected", [])
+    on_cluster = sum("e2e" in item.keywords for item in deselected) or config.stash.get(ON_CLUSTER, 0)
     if on_cluster:
         terminalreporter.write_line(f"{on_cluster} tests: they need the kind cluster; run: make e2e")

@@ -31,6 +31,8 @@ class Panel:
 
     url: str
     log: Path
+    folder: Path
+    """Where it keeps its results."""
 
     def get(self, path: str) -> httpx.Response:
         """A request of a machine, with its bearer token."""
@@ -59,7 +61,7 @@ def serving(folder: Path, env: dict[str, str]) -> Iterator[Panel]:
             [sys.executable, "-m", "tipbench", "serve", "--port", str(port)], env=env, stdout=output, stderr=output
         )
     try:
-        panel = Panel(f"http://127.0.0.1:{port}", log)
+        panel = Panel(f"http://127.0.0.1:{port}", log, folder)
         deadline = time.monotonic() + 60
         while True:
             try:

@@ -17,7 +17,7 @@ from tests.browsing import judge_all, wait_saved
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
 Shot = Callable[["Page", str], None]
 CRITERIA = ("relevance", "actionability", "tone")
 
@@ -187,6 +187,23 @@ def test_a_run_can_be_cancelled(visit: Visit, shot: Shot) -> None:
     assert page.get_by_label("Tips per scenario").input_value() == "5"
 
 
+def test_a_start_that_would_collect_nothing_is_not_offered(visit: Visit) -> None:
+    page = visit("#/collect")
+    page.locator(f"[name=models][value='{MODEL}']:checked").wait_for()
+    begin = page.get_by_role("button", name="Start collection")
+    assert begin.is_enabled()
+    page.locator(f"[name=models][value='{MODEL}']").uncheck()
+    page.get_by_text("Choose at least one model").wait_for()
+    assert begin.is_disabled()
+    page.get_by_label("Add a model by its tag").fill("gone:1b")
+    page.keyboard.press("Enter")
+    page.get_by_text("None of the chosen models is there").wait_for()
+    assert begin.is_disabled()
+    page.locator(f"[name=models][value='{MODEL}']").check()
+    page.get_by_text("gone:1b is not there. The run goes on without.").wait_for()
+    assert begin.is_enabled()
+
+
 def test_without_the_live_stream_the_page_asks_again(visit: Visit) -> None:
     page = visit("#/collect")
     page.route("**/events", lambda route: route.abort())
@@ -264,6 +281,32 @@ def test_scores_wait_for_an_api_that_is_away(panel: Panel, visit: Visit) -> None
     while not scores_by(panel, "hedy") and time.monotonic() < deadline:
         time.sleep(0.2)
     assert [one["scores"] for one in scores_by(panel, "hedy")] == [{"relevance": 1, "actionability": 2, "tone": 3}]
+
+
+def test_a_question_mark_shows_the_keys_and_words_go_with_the_scores(visit: Visit) -> None:
+    page = visit(f"#/judge/{FILLED}?scope=all", judge="rosa")
+    page.get_by_text("0 of").wait_for()
+    total = page.get_by_text(re.compile(r"^0 of \d+ tips")).inner_text().split()[2]
+    page.keyboard.press("?")
+    keys = page.get_by_role("dialog", name="Keys")
+    keys.get_by_text("undo the last score").wait_for()
+    page.keyboard.press("4")  # not a score while the dialog is open
+    page.keyboard.press("Escape")
+    keys.wait_for(state="detached")
+    assert page.locator("[aria-pressed=true]").count() == 0
+
+    page.keyboard.press("r")
+    page.keyboard.type("5 words, and none of them helps?")  # neither scores nor opens anything
+    page.keyboard.press("Escape")
+    assert page.locator("[aria-pressed=true]").count() == 0
+    with page.expect_request(lambda request: request.method == "PUT") as put:
+        for score in "121":
+            page.keyboard.press(score)
+    sent = put.value.post_data_json
+    assert sent["rationale"] == "5 words, and none of them helps?" and sent["scores"]["actionability"] == 2
+    assert put.value.response().status == 200  # type: ignore[union-attr]
+    page.get_by_text(f"1 of {total} tips scored by you").wait_for()
+    assert page.locator("#rationale").input_value() == "", "the next tip has words of its own"
 
 
 def test_a_file_goes_out_to_an_agent_and_comes_back(visit: Visit, tmp_path: Path) -> None:

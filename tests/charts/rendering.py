@@ -48,7 +48,7 @@ def _render(chart: str, values_file: str | None, values: str) -> str:
     done = subprocess.run(command, input=values, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Failed(done.stderr)
-    return json.dumps([one for one in yaml.safe_load_all(done.stdout) if one])
+    return json.dumps([one for one in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if one])
 
 
 class Pod(NamedTuple):

@@ -67,7 +67,7 @@ def test_every_cell_is_filled_and_tagged(tipbench: Tipbench, fake: FakeOllama, s
 
 
 def test_the_same_command_again_does_nothing(tipbench: Tipbench, fake: FakeOllama, mlflow_url: str) -> None:
-    command = arguments(fake, mlflow_url, "tip-bench-again", "--n-scenarios", 1, "--json")
+    command = arguments(fake, mlflow_url, "tip-bench-same-again", "--n-scenarios", 1, "--json")
     first, second = json.loads(tipbench(*command).stdout), json.loads(tipbench(*command).stdout)
     assert (first["collected"], first["skipped"]) == (3, 0)
     assert (second["collected"], second["skipped"], second["generations"]) == (0, 3, 0)

@@ -174,7 +174,7 @@ def test_a_server_that_is_away_for_a_moment_costs_nothing(own_mlflow: MlflowServ
     import threading
 
     store = open_store(own_mlflow.url)
-    experiment = store.ensure_experiment("tip-bench-away")
+    experiment = store.ensure_experiment("tip-bench-away-a-moment")
     own_mlflow.stop()
     back = threading.Timer(2.0, own_mlflow.start)
     back.start()

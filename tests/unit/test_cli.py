@@ -67,7 +67,9 @@ def test_an_option_wins_over_the_variable_and_both_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = {}
-    monkeypatch.setattr("tipbench.cli._collect", lambda config, quiet: seen.update(config=config) or sys.exit(0))
+    monkeypatch.setattr(
+        "tipbench.cli.collecting.collect_cells", lambda config, quiet: seen.update(config=config) or sys.exit(0)
+    )
     path = tmp_path / "c.yaml"
     path.write_text("n_tips: 2\nn_scenarios: 2\ntemperature: 0.1\n")
     result = CliRunner().invoke(
@@ -129,7 +131,9 @@ def test_schemas_are_published_from_the_models(name: str) -> None:
 
 def test_a_folder_of_prompts_stands_for_all_that_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
-    monkeypatch.setattr("tipbench.cli._collect", lambda config, quiet: seen.update(config=config) or sys.exit(0))
+    monkeypatch.setattr(
+        "tipbench.cli.collecting.collect_cells", lambda config, quiet: seen.update(config=config) or sys.exit(0)
+    )
     for name in ("b", "a"):
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nuser: '{{{{ situation }}}}'\n")
     assert CliRunner().invoke(cli, ["collect", "--prompts", str(tmp_path)]).exit_code == 0

@@ -164,7 +164,11 @@ def test_the_report_opens_with_the_answer_and_warns_of_the_baseline() -> None:
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_figures_are_svg_with_a_mark_for_every_judged_cell(name: str) -> None:
-    for plot in (forest_plot(SHAPES[name]), tradeoff_plots(SHAPES[name])):
+    for plot in (
+        forest_plot(SHAPES[name]),
+        tradeoff_plots(SHAPES[name]),
+        tradeoff_plots(SHAPES[name], narrow=True),
+    ):
         if not plot:
             continue
         root = ElementTree.fromstring(plot)

@@ -24,10 +24,13 @@ from tipbench.api.backends.airflow import AirflowBackend
 from tipbench.api.backends.local import LocalBackend
 from tipbench.api.handout import Shown
 from tipbench.api.models import ProblemBody
-from tipbench.api.routes import collecting, experiments, judging, leaderboard, operations, session
+from tipbench.api.routes import dag_runs, experiments, form, judging, leaderboard, operations, session, stream
 from tipbench.api.service import Service
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics, Web
+from tipbench.catalog import load_rubric
+from tipbench.counting import marks
+from tipbench.counting.judged import MANUAL, Asked
 from tipbench.judging.exchange import Exchange
 from tipbench.leaderboard.model import Leaderboard
 from tipbench.store import Store, open_store
@@ -70,7 +73,7 @@ def create_app(settings: Settings, tokens: Mapping[str, str] | None = None, back
     app.state.shown = Shown()
     problems.install(app)
     app.add_middleware(Web, metrics=metrics)
-    for module in (operations, session, experiments, leaderboard, collecting, judging):
+    for module in (operations, session, experiments, leaderboard, form, dag_runs, stream, judging):
         app.include_router(module.router)
     app.router.routes.append(_Panel("/", _Files(directory=PANEL, html=True, check_dir=False), name="panel"))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
@@ -88,8 +91,11 @@ def _back_end(settings: Settings, store: Store) -> Backend:
         )
 
     def pending(experiment: str) -> bool:
+        """As the DAG's sensor asks: the mark that whatever changes the answer renews."""
         found = store.find_experiment(experiment)
-        return found is None or bool(store.cell_page(found, {"status": "pending"}, 1)[0])
+        rubric = load_rubric(settings.config.rubric or None)
+        waiting = marks.noted_pending(store, found, rubric.hash, Asked(MANUAL)) if found is not None else None
+        return waiting is None or waiting > 0
 
     return LocalBackend(settings.state_dir, settings.config, settings.store_url, pending)
 

@@ -7,19 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tipbench.stages.export import judged
-from tipbench.store.records import ScoreRecord
+from tipbench.counting.judged import Asked, Judges
+from tipbench.store.records import CellRecord, ScoreRecord
 
 SHOWN_S = 300.0
 """How long an item that one judge has on the screen is kept from the others, as long as there are more."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What handing out needs of a finished cell."""
-
-    n_candidates: int
-    records: tuple[ScoreRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,36 +49,35 @@ class Shown:
         return holder != judge and time.monotonic() - at < SHOWN_S
 
 
-def lacks(key: Mapping[str, Any], cells: Mapping[str, Scored], rubric_hash: str, judge: str) -> bool:
-    """Is the file of this key for another rubric, or is there a candidate that this judge has not scored and that is not in it?"""
+def lacks(key: Mapping[str, Any], cells: Mapping[str, CellRecord], rubric_hash: str, judge: str) -> bool:
+    """Is the file of this key for another rubric, or is there a candidate that waits for this judge and is not in it?"""
     if key["rubric_hash"] != rubric_hash:
         return True
     there = {(row[0], row[1]) for row in key["items"].values()}
-    return any(
-        (run_id, index) not in there
-        for run_id, cell in cells.items()
-        for index in set(range(cell.n_candidates)) - judged(cell.records, rubric_hash, judge)
-    )
+    judges, asked = Judges(cells.values(), rubric_hash), Asked(judge)
+    return any((run_id, index) not in there for run_id, cell in cells.items() for index in judges.pending(cell, asked))
 
 
-def entries(key: Mapping[str, Any], cells: Mapping[str, Scored], rubric_hash: str, judge: str) -> list[Entry]:
-    """The items of the judge's file in its order; those whose cell is gone are left out."""
-    known = {run_id: _scored(cell.records, rubric_hash, judge) for run_id, cell in cells.items()}
+def entries(key: Mapping[str, Any], cells: Mapping[str, CellRecord], rubric_hash: str, judge: str) -> list[Entry]:
+    """The items of the judge's file in its order; those whose cell is gone, or counts no more, are left out."""
+    judges, anybody = Judges(cells.values(), rubric_hash), Asked()
+    known: dict[str, tuple[set[int], ScoreRecord | None]] = {}
     found = []
-    for item_id, (run_id, index, repeat, scenario, tip) in key["items"].items():
-        if run_id in known:
-            anybody, own, again = known[run_id]
-            mine = (again if repeat else own).get(index)
-            found.append(Entry(item_id, run_id, index, repeat, scenario, tip, mine, index in anybody))
+    for item_id, (run_id, index, repeat, scenario, tip, *_) in key["items"].items():
+        if run_id not in cells:
+            continue
+        if run_id not in known:
+            cell = cells[run_id]
+            known[run_id] = (judges.judged(cell, anybody), _own(cell, judges, judge))
+        scored, own = known[run_id]
+        mine = (own.repeats if repeat else own.scores).get(index) if own is not None else None
+        found.append(Entry(item_id, run_id, index, repeat, scenario, tip, mine, index in scored))
     return found
 
 
-def _scored(
-    records: Sequence[ScoreRecord], rubric_hash: str, judge: str
-) -> tuple[set[int], Mapping[int, Any], Mapping[int, Any]]:
-    """Candidates that anybody has scored, this judge's scores, and this judge's second scores."""
-    own = next((r for r in records if r.judge == judge and r.rubric_hash == rubric_hash), None)
-    return judged(records, rubric_hash, None), own.scores if own else {}, own.repeats if own else {}
+def _own(cell: CellRecord, judges: Judges, judge: str) -> ScoreRecord | None:
+    """What this judge has scored of a cell."""
+    return next((r for r in cell.scores if r.judge == judge and judges.is_in_force(r)), None)
 
 
 def still_open(found: Sequence[Entry], scope: Literal["pending", "all"]) -> list[Entry]:
@@ -99,6 +90,46 @@ def still_open(found: Sequence[Entry], scope: Literal["pending", "all"]) -> list
         # A repeat comes after its first showing; it is there to measure this judge, whoever else has scored the tip.
         and ((e.run_id, e.index) in first_done if e.repeat else scope == "all" or not e.scored)
     ]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a judge is, in items: tips, and the hidden repeats of this judge's file. Judging never moves `total`."""
+
+    total: int
+    done: int
+    """Scored by this judge."""
+    left: int
+    """To be handed out to this judge, now or once a first showing is scored."""
+    pending: int
+    """Tips that nobody has scored."""
+
+
+def counts(
+    found: Sequence[Entry],
+    cells: Mapping[str, CellRecord],
+    rubric_hash: str,
+    judge: str,
+    scope: Literal["pending", "all"],
+) -> Counts:
+    """Counted over the cells, not over the judge's newest file, which holds only what was open when it was made."""
+    tips = done = pending = 0
+    judges, anybody = Judges(cells.values(), rubric_hash), Asked()
+    for cell in cells.values():
+        own = _own(cell, judges, judge)
+        again = len(own.repeats) if own is not None else 0
+        tips += cell.n_candidates + again
+        done += (len(own.scores) if own is not None else 0) + again
+        pending += len(judges.pending(cell, anybody))
+    firsts = {(e.run_id, e.index) for e in found if not e.repeat and e.own is None and (scope == "all" or not e.scored)}
+    mine = {(e.run_id, e.index) for e in found if not e.repeat and e.own is not None}
+    again_open = [e for e in found if e.repeat and e.own is None]
+    return Counts(
+        total=tips + len(again_open),
+        done=done,
+        left=len(firsts) + sum((e.run_id, e.index) in firsts | mine for e in again_open),
+        pending=pending,
+    )
 
 
 def in_turn(open_entries: Sequence[Entry], judge: str, shown: Shown) -> list[Entry]:

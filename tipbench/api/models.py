@@ -119,6 +119,8 @@ class ExperimentSummary(Body):
     failed: int = Field(examples=[0])
     pending: int = Field(description="finished cells in which some tip has no score", examples=[8])
     judged: int = Field(description="finished cells in which every tip has a score", examples=[16])
+    superseded: int = Field(default=0, description="cells of older versions of a model, prompt or scenario")
+    twins: int = Field(default=0, description="cells that were collected twice; the other one counts")
     tips: int = Field(examples=[120])
     models: tuple[str, ...] = Field(examples=[["qwen2.5:0.5b", "gemma3:1b"]])
     prompts: tuple[str, ...] = Field(examples=[["v1", "v2-mentor"]])
@@ -141,6 +143,9 @@ class RunRow(Body):
     prompt: str
     scenario: str
     status: Literal["finished", "failed"]
+    standing: Literal["counted", "failed", "superseded", "twin"] = Field(
+        default="counted", description="does it stand on the board, and if not, why"
+    )
     pending: bool = Field(description="some tip of it still lacks a score")
     n_tips: int
     n_candidates: int
@@ -384,6 +389,14 @@ class FormSchema(Body):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
+class RubricInForce(Body):
+    """The rubric that tips are scored by on this server."""
+
+    rubric: ExchangeRubric
+    rubric_hash: str
+    instructions: str
+
+
 # -- comparing -----------------------------------------------------------------------------------
 
 
@@ -396,6 +409,10 @@ class ComparedCell(Body):
     right: Cell | None
     difference: float | None = Field(description="right minus left composite")
     se: float | None = Field(description="standard error, the two taken as independent (a cautious choice)")
+    half_width: float | None = Field(description="of the difference's 95% interval")
+    verdict: Literal["better", "worse", "could be chance", "unknown"] | None = Field(
+        description="of the right one; unknown without a standard error, null without a difference"
+    )
     seconds_ratio: float | None = Field(description="right over left seconds per tip")
 
 
@@ -404,6 +421,8 @@ class Comparison(Body):
 
     left: str
     right: str
+    scale_min: int = Field(description="of the scale that holds both")
+    scale_max: int
     warnings: tuple[str, ...] = Field(description="why the two may not be comparable")
     cells: tuple[ComparedCell, ...]
 
@@ -472,11 +491,12 @@ class JudgingItem(Body):
 
 
 class JudgingProgress(Body):
-    """How far the judging is; counts are items, hidden repeats included for this judge."""
+    """How far the judging is; counts are items: tips, and this judge's hidden repeats. total = done + left + others."""
 
-    total: int = Field(description="items of this judge")
+    total: int = Field(description="all tips, hidden repeats included; judging does not move it")
     done: int = Field(description="of them scored by this judge")
-    left: int = Field(description="that would be handed out in this scope")
+    left: int = Field(description="still to be handed out to this judge in this scope")
+    others: int = Field(description="scored by others only, and not this judge's to score in this scope")
     pending: int = Field(description="tips that nobody has scored; at 0 a waiting run goes on")
 
 

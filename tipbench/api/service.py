@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import dataclasses
 import io
@@ -12,24 +13,28 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
 
+from tipbench import __version__
 from tipbench.api.backends import Backend
-from tipbench.api.handout import Scored
 from tipbench.api.problems import Problem
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics
-from tipbench.catalog import Rubric, load_rubric
+from tipbench.catalog import Rubric, content_hash, load_rubric
+from tipbench.counting import marks
+from tipbench.counting.census import Census, Versions, take
+from tipbench.counting.judged import MANUAL, Asked, Judges
+from tipbench.counting.status import Status, status
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard
 from tipbench.store import Store, StoreError
-from tipbench.store.records import CellRecord, ExperimentInfo
+from tipbench.store.records import CellRecord, ExperimentInfo, Holdings
 
 if TYPE_CHECKING:
     from tipbench.stages.compare import Ranking
@@ -44,19 +49,21 @@ STATE_S = 1.0
 """How long an experiment's state is believed before it is looked at again."""
 LOOKING_S = 10.0
 """How long it is still handed out while somebody else looks: a crowd does not wait for one slow look."""
-BOARDS, DIGESTS, PAGES = 32, 64, 256
-"""Leaderboards, digests and pages of runs kept."""
+BOARDS, DIGESTS, KNOWN = 32, 64, 4
+"""Leaderboards, digests and whole experiments kept; one of ten thousand cells takes some 60 MiB."""
 WORTH = 10.0
 """A digest that took a second to read is believed for ten: a list of experiments need not be newer than that."""
 SLOW_S = 1.0
-"""Scores of an experiment that are slower to read than this are believed for a while, too."""
+"""An experiment that is slower to read than this is believed for a while, too, while a judge scores it through here."""
+MARKS_S = 5.0
+"""How long after a score the marks that a waiting run reads are renewed; at once when nothing is left to score."""
 KEYS = 3
 """Keys of exchange files kept; one of ten thousand cells takes some 30 MiB."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What lists and progress need of one cell; a thousand of them are small."""
+    """What lists and progress need of one cell that counts or failed; a thousand of them are small."""
 
     model: str
     prompt: str
@@ -65,12 +72,11 @@ class Row:
     options: tuple[str, ...]
     finished: bool
     pending: bool
+    """Some tip of it waits for somebody, under the rubric in force."""
     failure: str
-    failure_message: str
     n_candidates: int
     wall_s: float | None
     ended_ms: int
-    judges: tuple[str, ...]
 
 
 OPTIONS = ("temperature", "seed", "num_predict", "num_ctx")
@@ -84,6 +90,29 @@ class Digest:
     experiment_id: str
     rows: tuple[Row, ...]
     refused: dict[str, str]
+    status: Status | None = None
+
+
+@dataclass(frozen=True)
+class Known:
+    """An experiment as it was read: what the store holds, and what of it counts."""
+
+    holdings: Holdings
+    census: Census
+
+    @cached_property
+    def cells(self) -> dict[str, CellRecord]:
+        """Cells that count and are finished, by run id."""
+        return {e.run_id: e.cell for e in self.census.counted}
+
+    def with_cells(self, cells: Sequence[CellRecord]) -> Known:
+        """The same with these cells as they are now; how they stand does not change by a score."""
+        new = {cell.run.run_id: cell for cell in cells}
+        entries = tuple(
+            dataclasses.replace(e, cell=new[e.run_id]) if e.run_id in new else e for e in self.census.entries
+        )
+        held = tuple(new.get(cell.run.run_id, cell) for cell in self.holdings.cells)
+        return Known(dataclasses.replace(self.holdings, cells=held), dataclasses.replace(self.census, entries=entries))
 
 
 @dataclass
@@ -100,7 +129,7 @@ class Board:
         return self.ranking.leaderboard
 
     def draw(self, kind: str, store: Store) -> bytes:
-        """The report (html), or one of the figures (forest, tradeoff) as SVG: empty when there is nothing to draw."""
+        """The report (html), or one of the figures (forest, tradeoff, tradeoff-narrow) as SVG: empty when there is nothing to draw."""
         if kind not in self.renderings:
             self.renderings[kind] = _draw(self.ranking, kind, store).encode()
         return self.renderings[kind]
@@ -119,6 +148,11 @@ class Cache(Generic[T]):
     def peek(self, slot: object) -> T | None:
         """What is kept, fresh or not."""
         return self._kept.get(slot)
+
+    def put(self, slot: object, value: T) -> None:
+        """Keep a value that was made otherwise, in the place of the one that is kept."""
+        if slot in self._kept:
+            self._kept[slot] = value
 
     def forget(self, slot: object) -> None:
         """Compute it anew next time."""
@@ -188,11 +222,11 @@ class Service:
         self._states: Cache[_Read] = Cache(1024, "state", metrics)
         self._digests: Cache[_Marked[Digest]] = Cache(DIGESTS, "digest", metrics)
         self._lists: Cache[_Marked[list[ExperimentInfo]]] = Cache(1, "experiments", metrics)
-        self._pages: Cache[_Marked[tuple[list[CellRecord], str]]] = Cache(PAGES, "runs", metrics)
         self._boards: Cache[_Marked[Board]] = Cache(BOARDS, "leaderboard", metrics)
-        self._scores: Cache[_Marked[dict[str, Scored]]] = Cache(DIGESTS, "scores", metrics)
+        self._known: Cache[_Marked[Known]] = Cache(KNOWN, "experiment", metrics)
         self._rescored: dict[str, float] = {}
-        self._saved: dict[str, deque[tuple[float, str, Scored]]] = {}
+        self._saved: dict[str, deque[tuple[float, CellRecord]]] = {}
+        self._renewing: dict[str, asyncio.Task[None]] = {}
         self._keys: Cache[Mapping[str, Any]] = Cache(KEYS, "key", metrics)
         self._applying: dict[str, asyncio.Lock] = {}
 
@@ -224,6 +258,10 @@ class Service:
 
     async def close(self) -> None:
         """Stop what runs here, and release connections."""
+        for experiment_id, task in list(self._renewing.items()):
+            task.cancel()
+            with contextlib.suppress(TipbenchError):
+                await self.in_store(marks.refresh, self.store, experiment_id)
         await anyio.to_thread.run_sync(self.back_end.close)
         self.store.close()
 
@@ -243,20 +281,6 @@ class Service:
             lambda one: time.monotonic() - one.read_at < LOOKING_S,
         )
         return found.value
-
-    async def cell_page(
-        self, experiment_id: str, wanted: dict[str, str], limit: int, token: str
-    ) -> tuple[list[CellRecord], str]:
-        """A page of cells, read once for a state of the experiment."""
-        mark = await self.state(experiment_id)
-
-        async def read() -> _Marked[tuple[list[CellRecord], str]]:
-            mark = await self.state(experiment_id)
-            page = await self.in_store(self.store.cell_page, experiment_id, wanted, limit, token)
-            return _Marked(mark, page, time.monotonic(), 0.0)
-
-        slot = (experiment_id, tuple(sorted(wanted.items())), limit, token)
-        return (await self._pages.get(slot, lambda found: found.mark == mark, read)).value
 
     async def experiment_id(self, name: str) -> str:
         """The experiment's id; raises 404. An id once found is believed for a while: it never changes."""
@@ -299,21 +323,53 @@ class Service:
         """The rubric in force."""
         return load_rubric(self.settings.config.rubric or None)
 
-    async def digest(self, experiment_id: str) -> Digest:
+    async def digest(self, experiment_id: str, name: str = "") -> Digest:
         """The experiment's cells in brief."""
         now = time.monotonic()
+        rubric = self.rubric()
 
         async def compute() -> _Marked[Digest]:
-            mark, store = await self.state(experiment_id), self.store
+            mark = await self.state(experiment_id)
             began = time.monotonic()
-            value = await self.in_store(_digest, store, experiment_id)
+            known = await self.known(experiment_id)
+            value = await self.in_store(_digest, known, rubric.hash, name)
             return _Marked(mark, value, time.monotonic(), time.monotonic() - began)
 
         mark = await self.state(experiment_id)
         found = await self._digests.get(
-            experiment_id, lambda d: d.mark == mark or now - d.read_at < WORTH * d.cost, compute
+            (experiment_id, rubric.hash), lambda d: d.mark == mark or now - d.read_at < WORTH * d.cost, compute
         )
         return found.value
+
+    async def known(self, experiment_id: str, *, judging: bool = False) -> Known:
+        """The experiment as a whole, and what of it counts.
+
+        `judging` takes one that is slow to read for a while as it is known here, or every score of a judge would have to wait
+        for it: what came another way is seen a little later, what was saved through this service at once.
+        """
+        if judging:
+            self.changed(experiment_id)
+        mark, now = await self.state(experiment_id), time.monotonic()
+
+        async def read() -> _Marked[Known]:
+            began = time.monotonic()
+            value = await self.in_store(_known, self.store, experiment_id)
+            # A score that was saved meanwhile may have come too late for its cell.
+            late = [cell for at, cell in self._saved.get(experiment_id, ()) if at >= began]
+            return _Marked(mark, value.with_cells(late) if late else value, time.monotonic(), time.monotonic() - began)
+
+        def is_fresh(found: _Marked[Known]) -> bool:
+            if found.mark == mark:
+                return True
+            rescored = self._rescored.get(experiment_id, 0.0) > found.read_at - found.cost
+            return judging and not rescored and found.cost > SLOW_S and now - found.read_at < WORTH * found.cost
+
+        return (await self._known.get(experiment_id, is_fresh, read)).value
+
+    async def status(self, experiment: str, asked: Asked, rubric: Rubric | None = None) -> Status:
+        """What counts of an experiment, what is judged, and what waits for who was asked."""
+        known = await self.known(await self.experiment_id(experiment))
+        return await self.in_store(status, experiment, known.census, (rubric or self.rubric()).hash, asked)
 
     # -- judging -------------------------------------------------------------------------------
 
@@ -325,38 +381,33 @@ class Service:
 
         return await self._keys.get((experiment_id, export_id), bool, read) or None
 
-    async def scored(self, experiment_id: str) -> Mapping[str, Scored]:
-        """Finished cells by run id, with every score that was saved through this service.
+    async def saved(self, experiment_id: str, cells: Sequence[CellRecord]) -> None:
+        """Scores of these cells were just written: they are known as they are now, and the rest of the experiment as it was."""
+        now = time.monotonic()
+        late = self._saved.setdefault(experiment_id, deque(maxlen=1000))
+        late.extend((now, cell) for cell in cells)
+        found = self._known.peek(experiment_id)
+        if found is not None:
+            self._known.put(experiment_id, dataclasses.replace(found, value=found.value.with_cells(cells)))
+        await self._renew_marks(experiment_id)
 
-        What came another way is seen at once in an experiment that is quick to read; one that is not is read anew only now and
-        then, or every score of a judge would have to wait for it.
-        """
-        # Looked at anew: what was collected a moment ago is handed out now.
-        mark, now = await self.in_store(self.store.state, experiment_id), time.monotonic()
+    async def _renew_marks(self, experiment_id: str) -> None:
+        """Renew the marks that a waiting run reads: now, if nothing is left to score, else in a while, once for many scores."""
+        found = self._known.peek(experiment_id)
+        rubric = self.rubric().hash
+        if found is not None and not _anything_pending(found.value, rubric):
+            await self.in_store(marks.refresh, self.store, experiment_id)
+            return
+        if experiment_id not in self._renewing:
 
-        async def read() -> _Marked[dict[str, Scored]]:
-            began = time.monotonic()
-            value = await self.in_store(_scored, self.store, experiment_id)
-            # A score that was saved meanwhile may have come too late for its cell.
-            value |= {run_id: cell for at, run_id, cell in self._saved.get(experiment_id, ()) if at >= began}
-            return _Marked(mark, value, time.monotonic(), time.monotonic() - began)
+            async def later() -> None:
+                await asyncio.sleep(max(MARKS_S, WORTH * (found.cost if found is not None else 0.0)))
+                self._renewing.pop(experiment_id, None)
+                with contextlib.suppress(TipbenchError):
+                    if await self.in_store(marks.is_wanted, self.store, experiment_id):
+                        await self.in_store(marks.refresh, self.store, experiment_id)
 
-        def is_fresh(found: _Marked[dict[str, Scored]]) -> bool:
-            if found.mark == mark:
-                return True
-            rescored = self._rescored.get(experiment_id, 0.0) > found.read_at - found.cost
-            return not rescored and found.cost > SLOW_S and now - found.read_at < WORTH * found.cost
-
-        return (await self._scores.get(experiment_id, is_fresh, read)).value
-
-    async def saved(self, experiment_id: str, run_ids: Sequence[str]) -> None:
-        """Scores of these cells were just written: read the cells again, and leave the rest of the experiment as it is known."""
-        cells = await self.in_store(self.store.cells_of, run_ids)
-        known, now = self._scores.peek(experiment_id), time.monotonic()
-        for run_id, cell in ((c.run.run_id, Scored(c.n_candidates, c.scores)) for c in cells):
-            self._saved.setdefault(experiment_id, deque(maxlen=1000)).append((now, run_id, cell))
-            if known is not None and run_id in known.value:
-                known.value[run_id] = cell
+            self._renewing[experiment_id] = asyncio.create_task(later())
 
     def rescored(self, experiment_id: str) -> None:
         """Many scores were written: what was read before is not believed any more."""
@@ -364,24 +415,33 @@ class Service:
 
     # -- leaderboards --------------------------------------------------------------------------
 
-    async def board(self, experiment: str, judges: Sequence[str] = (), *, fresh: bool = False) -> Board:
+    async def board(
+        self, experiment: str, judges: Sequence[str] = (), *, versions: Versions = "current", fresh: bool = False
+    ) -> Board:
         """The leaderboard as the experiment stands. `fresh` computes it whatever the cache says."""
         experiment_id = await self.experiment_id(experiment)
         if fresh:
             self.changed(experiment_id)
         mark = await self.state(experiment_id)
-        asked = time.monotonic()
+        asked, rubric = time.monotonic(), self.rubric()
+        # All that a board depends on: the rubric with its weights and words, whose scores, which versions.
+        slot = (experiment_id, tuple(sorted(judges)), versions, content_hash(rubric.model_dump(mode="json")))
 
         async def compute() -> _Marked[Board]:
             # Read before comparing: a change in between is then seen next time.
-            mark, store = await self.state(experiment_id), self.store
-            value = await self.at_work(_board, experiment, store, self.rubric(), tuple(sorted(judges)), mark)
+            mark = await self.state(experiment_id)
+            if fresh:
+                self._known.forget(experiment_id)
+            known = await self.known(experiment_id)
+            value = await self.at_work(
+                _board, experiment, known, rubric, tuple(sorted(judges)), versions, (mark, *slot)
+            )
             return _Marked(mark, value, time.monotonic(), 0.0)
 
         def is_fresh(found: _Marked[Board]) -> bool:
             return found.mark == mark and (not fresh or found.read_at > asked)
 
-        return (await self._boards.get((experiment_id, tuple(sorted(judges))), is_fresh, compute)).value
+        return (await self._boards.get(slot, is_fresh, compute)).value
 
     async def rendering(self, board: Board, kind: str) -> bytes:
         """The board as json, md, csv or html, or one of its figures."""
@@ -405,49 +465,55 @@ def moment(ms: int) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC)
 
 
-def is_pending(cell: CellRecord) -> bool:
-    """Does some tip of a finished cell lack a score?"""
-    return cell.finished and cell.run.tags.get("judge_pending") == "true"
+def _known(store: Store, experiment_id: str) -> Known:
+    holdings = store.holdings(experiment_id)
+    return Known(holdings, take(holdings))
 
 
-def _digest(store: Store, experiment_id: str) -> Digest:
+def _anything_pending(known: Known, rubric_hash: str) -> bool:
+    judges = Judges(known.cells.values(), rubric_hash)
+    asked = Asked(MANUAL)
+    return any(judges.pending(cell, asked) for cell in known.cells.values())
+
+
+def _digest(known: Known, rubric_hash: str, name: str) -> Digest:
+    census = known.census
+    judges = Judges(known.cells.values(), rubric_hash)
+    asked = Asked()
     rows = [
         Row(
             model=cell.model,
             prompt=cell.prompt,
             scenario=cell.scenario,
             n_tips=cell.n_tips,
-            options=tuple(cell.run.params.get(name, "") for name in OPTIONS),
-            finished=cell.finished,
-            pending=is_pending(cell),
+            options=tuple(cell.run.params.get(option, "") for option in OPTIONS),
+            finished=entry.standing == "counted",
+            pending=entry.standing == "counted" and bool(judges.pending(cell, asked)),
             failure=cell.failure.reason if cell.failure else "",
-            failure_message=cell.failure.message if cell.failure else "",
             n_candidates=cell.n_candidates,
             wall_s=cell.run.metrics.get("wall_s"),
             ended_ms=cell.run.end_ms or cell.run.start_ms,
-            judges=tuple(sorted({record.judge for record in cell.scores})),
         )
-        for cell in store.cells(experiment_id)
+        for entry in (*census.counted, *census.failed)
+        for cell in (entry.cell,)
     ]
-    refused = {model: why for one in store.collections(experiment_id) for model, why in one.refused.items()}
-    return Digest(experiment_id, tuple(rows), refused)
+    counts = status(name, census, rubric_hash, asked)
+    return Digest(known.holdings.experiment_id, tuple(rows), dict(census.refused), counts)
 
 
-def _scored(store: Store, experiment_id: str) -> dict[str, Scored]:
-    return {c.run.run_id: Scored(c.n_candidates, c.scores) for c in store.cells(experiment_id) if c.finished}
-
-
-def _board(experiment: str, store: Store, rubric: Rubric, judges: Sequence[str], mark: str) -> Board:
+def _board(
+    experiment: str, known: Known, rubric: Rubric, judges: Sequence[str], versions: Versions, key: Sequence[object]
+) -> Board:
     from tipbench.stages import compare  # numpy and scipy: only when a leaderboard is first asked for
 
-    ranking = compare.rank(experiment, store, rubric, judges=judges)
+    ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, judges=judges, versions=versions)
     board = ranking.leaderboard
     renderings = {
         "json": board.model_dump_json(by_alias=True, indent=1) + "\n",
         "md": to_markdown(board),
         "csv": to_csv(board),
     }
-    etag = sha256(f"{mark} {judges} {rubric.hash}".encode()).hexdigest()[:24]
+    etag = sha256(repr((__version__, *key)).encode()).hexdigest()[:24]
     return Board(ranking, etag, {kind: text.encode() for kind, text in renderings.items()})
 
 
@@ -458,14 +524,31 @@ def _draw(ranking: Ranking, kind: str, store: Store) -> str:
         return compare.report(ranking, store)
     from tipbench.leaderboard import plots  # matplotlib: only when a figure is first asked for
 
-    return without_styles({"forest": plots.forest_plot, "tradeoff": plots.tradeoff_plots}[kind](ranking.leaderboard))
+    figures: dict[str, Callable[[Leaderboard], str]] = {
+        "forest": plots.forest_plot,
+        "tradeoff": plots.tradeoff_plots,
+        "tradeoff-narrow": partial(plots.tradeoff_plots, narrow=True),
+    }
+    return without_styles(figures[kind](ranking.leaderboard))
 
 
 def to_csv(board: Leaderboard) -> str:
     """One line a cell. A name that a spreadsheet would take for a formula gets an apostrophe before it."""
     out = io.StringIO()
     writer = csv.writer(out)
-    plain = ["model", "prompt", "rank", "rank_low", "rank_high", "composite", "ci_low", "ci_high", "se", "p_best"]
+    plain = [
+        "model",
+        "prompt",
+        "variant",
+        "rank",
+        "rank_low",
+        "rank_high",
+        "composite",
+        "ci_low",
+        "ci_high",
+        "se",
+        "p_best",
+    ]
     costs = ["tokens_per_s", "ttft_s", "seconds_per_tip", "peak_memory_bytes", "mean_words", "pareto"]
     counts = ["n_scenarios", "n_expected", "n_candidates", "n_judged", "n_failed", "coverage", "tied_with_best"]
     writer.writerow([*plain, "diff_to_best", "p_adjusted", *board.criteria, *counts, *costs])

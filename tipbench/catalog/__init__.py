@@ -25,6 +25,8 @@ RESERVED = frozenset(
     [
         "model",
         "prompt",
+        "variant",
+        "row",
         "rank",
         "rank_low",
         "rank_high",

@@ -17,9 +17,9 @@ def to_html(board: Leaderboard, tips: Sequence[ReportTip] = ()) -> str:
     """The leaderboard as a self-contained page. `tips` fills the drill-down of every cell."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (resources.files(__package__) / "report.html.j2").read_text(encoding="utf-8")
-    by_cell: dict[tuple[str, str], list[ReportTip]] = {}
+    by_cell: dict[tuple[str, str, str], list[ReportTip]] = {}
     for tip in tips:
-        by_cell.setdefault((tip.model, tip.prompt), []).append(tip)
+        by_cell.setdefault((tip.model, tip.prompt, tip.variant), []).append(tip)
     return environment.from_string(source).render(
         board=board,
         words=words,
@@ -27,7 +27,7 @@ def to_html(board: Leaderboard, tips: Sequence[ReportTip] = ()) -> str:
         forest=Markup(forest_plot(board)),  # noqa: S704
         tradeoff=Markup(tradeoff_plots(board)),  # noqa: S704
         bar=lambda cell: _bar(board, cell),
-        tips=lambda cell: by_cell.get((cell.model, cell.prompt), []),
+        tips=lambda cell: by_cell.get((cell.model, cell.prompt, cell.variant), []),
         several=any(c.rank > 1 for c in board.cells),
     )
 

@@ -21,7 +21,7 @@ def to_markdown(board: Leaderboard) -> str:
                     [
                         words.rank(cell),
                         cell.model,
-                        cell.prompt,
+                        words.prompt(cell),
                         words.number(cell.composite),
                         words.interval(cell.ci_low, cell.ci_high),
                         words.difference(cell),

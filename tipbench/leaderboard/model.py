@@ -39,11 +39,22 @@ class Checks(_Frozen):
     truncated: int = 0
 
 
+class RowBody(_Frozen):
+    """What a row of the board is besides its names."""
+
+    id: str = Field(description="the same for the same model digest, prompt text and options")
+    current: bool = Field(description="false for an older version, which only --versions all shows")
+    options: dict[str, str] = Field(description="temperature, seed, ...; empty where unknown")
+    same_tips: tuple[str, ...] = Field(default=(), description="rows that wrote the same tips, letter for letter")
+
+
 class Cell(_Frozen):
-    """One (model, prompt). Mean scores per criterion stand as keys of their own, named as in the rubric."""
+    """One (model, prompt), under the same options. Mean scores per criterion stand as keys of their own, named as in the rubric."""
 
     model: str
     prompt: str
+    variant: str = Field(default="", description="what tells it from other rows of the same names")
+    row: RowBody | None = None
     rank: int = Field(ge=1, description="1 is best; cells with nothing judged come last")
     rank_low: int | None = Field(description="95% interval of the rank, best end")
     rank_high: int | None
@@ -107,6 +118,7 @@ class Leaderboard(_Frozen):
 
     schema_: Literal["tipbench.leaderboard/1"] = Field(default=SCHEMA, alias="schema")
     experiment: str
+    headline: str = Field(default="", description="the answer in a sentence, no surer than the data")
     created_at: datetime
     rubric_hash: str
     rubric_name: str
@@ -137,3 +149,4 @@ class ReportTip:
     tip: str
     scores: dict[str, float] | None
     flags: tuple[str, ...] = ()
+    variant: str = ""

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from tipbench.leaderboard import words
 from tipbench.leaderboard.model import Cell, Leaderboard
 
 INK = "#010203"
@@ -57,9 +58,11 @@ def forest_plot(board: Leaderboard) -> str:
             axes.plot([composite], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle="")
         axes.axvline(cells[0][1], color=INK, linewidth=0.8, linestyle=":", alpha=0.6)
         axes.set_xlim(board.scale_min, board.scale_max)
-        axes.set_xticks(range(board.scale_min, board.scale_max + 1))
+        axes.set_xticks(_ticks(board.scale_min, board.scale_max))
         axes.set_ylim(len(cells) - 0.5, -0.5)
-        axes.set_yticks(range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(c.prompt)}" for c, _ in cells])
+        axes.set_yticks(
+            range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(words.prompt(c))}" for c, _ in cells]
+        )
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(f"composite, {board.scale_min} to {board.scale_max}, with {board.confidence:.0%} interval")
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
@@ -68,8 +71,11 @@ def forest_plot(board: Leaderboard) -> str:
     return _svg(draw, (8.0, height), "forest", f"Composite score with interval of {len(cells)} cells, best on top")
 
 
-def tradeoff_plots(board: Leaderboard) -> str:
-    """Quality against tokens per second and against memory, side by side; empty when no cost is known."""
+def tradeoff_plots(board: Leaderboard, *, narrow: bool = False) -> str:
+    """Quality against tokens per second and against memory, side by side or, for a narrow page, one above the other.
+
+    Empty when no cost is known.
+    """
     panels: list[tuple[str, Callable[[Cell], float | None], bool]] = [
         ("tokens per second (right is faster)", lambda c: c.tokens_per_s, True),
         (
@@ -85,23 +91,24 @@ def tradeoff_plots(board: Leaderboard) -> str:
     colors = _colors(board)
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        shape = (len(panels), 1) if narrow else (1, len(panels))
+        axes = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
         for one, (label, cost, more_is_better) in zip(axes, panels, strict=True):
             points = [(c, float(x), float(c.composite or 0)) for c in judged if (x := cost(c)) is not None]
             _scatter(one, points, colors, more_is_better)
             one.set_xlabel(label)
             one.grid(color=INK, alpha=0.12, linewidth=0.6)
-        axes[0].set_ylabel("composite")
+        for one in axes if narrow else axes[:1]:
+            one.set_ylabel("composite")
         handles = [
             mpl.lines.Line2D([], [], color=color, marker=marker, linestyle="", label=_short(model, 40))
             for model, (color, marker) in colors.items()
         ]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(LEGEND_COLUMNS, len(handles)), frameon=False
-        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False)
 
-    rows = -(-len(colors) // LEGEND_COLUMNS)
-    size = (8.6 if len(panels) == 2 else 5.2, 3.6 + 0.22 * rows)
+    columns = 1 if narrow else LEGEND_COLUMNS
+    legend = 0.22 * -(-len(colors) // columns)
+    size = (4.0, 3.0 * len(panels) + legend) if narrow else (8.6 if len(panels) == 2 else 5.2, 3.6 + legend)
     return _svg(
         draw, size, "tradeoff", "Composite score against tokens per second and against peak memory; numbers are ranks"
     )
@@ -179,6 +186,13 @@ def _colors(board: Leaderboard) -> dict[str, tuple[str, str]]:
     return {
         m: (PALETTE[i % len(PALETTE)], MARKERS[(i + i // len(PALETTE)) % len(MARKERS)]) for i, m in enumerate(models)
     }
+
+
+def _ticks(low: int, high: int, most: int = 10) -> range:
+    """Evenly spaced scores with both ends of the scale: every one where there are few, else every 2nd, 5th, 10th."""
+    span = high - low
+    step = next((one for one in (1, 2, 5, 10, 20, 25, 50) if span % one == 0 and span // one <= most), span)
+    return range(low, high + 1, step)
 
 
 def _short(text: str, limit: int = 28) -> str:

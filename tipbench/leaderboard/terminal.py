@@ -63,7 +63,7 @@ def _columns(board: Leaderboard, unicode: bool) -> list[_Column]:
     columns = [
         _Column("rank", [words.rank(c) for c in cells], short=[words.rank(c).split(" ")[0] for c in cells]),
         _Column("model", [c.model for c in cells], right=False),
-        _Column("prompt", [c.prompt for c in cells], right=False),
+        _Column("prompt", [words.prompt(c) for c in cells], right=False),
         _Column("composite", [words.number(c.composite) for c in cells]),
         _Column(
             f"{board.scale_min}{' ' * (BAR_WIDTH - 2)}{board.scale_max}",

@@ -91,12 +91,17 @@ def flags(cell: Cell) -> str:
 
 
 def name(cell: Cell) -> str:
-    """`gemma3:1b with v1`."""
-    return f"{cell.model} with {cell.prompt}"
+    """`gemma3:1b with v1`, and what tells it from another row of these names."""
+    return f"{cell.model} with {cell.prompt}" + (f" ({cell.variant})" if cell.variant else "")
+
+
+def prompt(cell: Cell) -> str:
+    """`v1`, and what tells the row from another one of these names."""
+    return f"{cell.prompt} ({cell.variant})" if cell.variant else cell.prompt
 
 
 def headline(board: Leaderboard) -> str:
-    """The answer in a sentence, no surer than the data."""
+    """The answer in a sentence, no surer than the data: it claims what was tested, and says what was not."""
     judged = [c for c in board.cells if c.composite is not None]
     if not board.cells:
         return "Nothing has been collected yet."
@@ -107,16 +112,23 @@ def headline(board: Leaderboard) -> str:
     others = judged[1:]
     if not others:
         return f"Only one cell was judged: {name(best)}, {number(best.composite)} of {board.scale_max}."
-    tied = [c for c in others if c.tied_with_best]
-    unknown = [c for c in others if c.tied_with_best is None]
-    if len(unknown) == len(others):
-        return f"{lead}, but with fewer than two scenarios nothing can be said about chance."
-    if not tied:
+    tied = sum(c.tied_with_best is True for c in others)
+    behind = sum(c.tied_with_best is False for c in others)
+    unknown = len(others) - tied - behind
+    if unknown == len(others):
+        return f"{lead}, but with fewer than two scenarios in common nothing can be said about chance."
+    if behind == len(others):
         return f"{lead}, ahead of all others by more than chance."
-    if len(tied) == len(others):
+    if tied == len(others):
         return f"No clear winner: {lead}, and every other cell is statistically tied with it."
-    count = f"{len(tied)} other{'s are' if len(tied) > 1 else ' is'}"
-    return f"{lead}; {count} statistically tied with it, {len(others) - len(tied) - len(unknown)} clearly behind."
+    parts = [f"{tied} other{'s are' if tied > 1 else ' is'} statistically tied with it"] if tied else []
+    parts += [f"{behind} {'are' if behind > 1 else 'is'} behind by more than chance"] if behind else []
+    parts += (
+        [f"{unknown} {'have' if unknown > 1 else 'has'} too few scenarios in common with it to be tested"]
+        if unknown
+        else []
+    )
+    return f"{lead}; {', '.join(parts)}."
 
 
 def only_baseline(board: Leaderboard) -> bool:

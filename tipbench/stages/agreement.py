@@ -9,6 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from tipbench.catalog import Rubric
+from tipbench.counting.census import take
+from tipbench.counting.judged import Judges
 from tipbench.judging.agreement import (
     Alpha,
     Consistency,
@@ -38,8 +40,10 @@ class AgreementResult:
 
 def run(experiment: str, store: Store, rubric: Rubric) -> AgreementResult:
     """All judges who scored under `rubric`, the baseline judge included. Raises InputError for an unknown experiment."""
-    cells = store.cells(store.require_experiment(experiment))
-    records = {c.run.run_id: [r for r in c.scores if r.rubric_hash == rubric.hash] for c in cells}
+    census = take(store.holdings(store.require_experiment(experiment)))
+    cells = [entry.cell for entry in census.counted]
+    who = Judges(cells, rubric.hash)
+    records = {c.run.run_id: [r for r in c.scores if who.is_in_force(r)] for c in cells}
     rated = ratings(cells, records)
     judges = tuple(sorted(rated.scores))
     criteria = [c.id for c in rubric.criteria]

@@ -1,4 +1,4 @@
-"""Apply: check a judged exchange file as a whole, then write its scores back to MLflow.
+"""Apply: check a judged exchange file as a whole, then add its scores to the log.
 
 All-or-nothing: every fault is listed and nothing is written. Applying the same file twice changes nothing.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
 
+from tipbench.counting import marks
+from tipbench.counting.census import Census, take
+from tipbench.counting.judged import ANYONE, BASELINE, Asked, Judges
 from tipbench.errors import InputError
 from tipbench.judging.exchange import Exchange, ExchangeItem, JudgeIdentity
 from tipbench.judging.validate import check_against, refuse
-from tipbench.store import ScoreChange, Store
-from tipbench.store.records import CellRecord, ScoreRecord
+from tipbench.store import Store, now_ms
+from tipbench.store.archive import with_more_scores
+from tipbench.store.records import CellRecord, Heading, Judge, Score, judge_version
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,22 @@ class ApplyResult:
     cells: int
     """Cells written."""
     pending_cells: int
-    """Finished cells of the experiment in which some candidate still has no score under this rubric."""
+    """Cells that count and in which some candidate still waits, under this rubric, for anybody (after the baseline: for it)."""
     judgment_run_id: str | None
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A file that is sound: what it adds to the log."""
+
+    heading: Heading | None
+    scores: tuple[Score, ...]
+    new: int
+    changed: int
+    unchanged: int
+    unscored: int
+    cells: Mapping[str, CellRecord]
+    """The cells that the file's complete items are of, by run id."""
 
 
 def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_run: bool = False) -> ApplyResult:
@@ -50,37 +67,65 @@ def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_
     if key is None:
         words = f"{exchange.experiment} at {store.where} never issued {exchange.export_id}; export again"
         raise refuse(source, [f"/export_id: {words}"])
-    return _apply(exchange, store, experiment_id, key, store.cells(experiment_id), source, reason, dry_run)
+    holdings = store.holdings(experiment_id)
+    checked = _check(exchange, key, {c.run.run_id: c for c in holdings.cells}, source, reason)
+    after = replace(holdings, cells=_after(holdings.cells, checked))
+    census = take(after)
+    run_id = None
+    if checked.heading is not None and not dry_run:
+        documents = {"exchange.json": exchange.model_dump_json(by_alias=True, indent=1).encode()}
+        run_id = store.log_scores(
+            experiment_id, checked.heading, checked.scores, documents, _judgment_id(exchange, checked.heading)
+        )
+        _copy(store, experiment_id, census, checked, exchange.rubric_hash)
+        marks.refresh(store, experiment_id)
+        store.compact(experiment_id)
+    return _result(exchange, checked, census, run_id)
 
 
 def run_on(
-    exchange: Exchange, store: Store, experiment_id: str, key: Mapping[str, Any], *, source: str, reason: str = ""
-) -> ApplyResult:
-    """The same for a few items whose export's key is at hand: only their cells are read, however many the experiment has.
-
-    `pending_cells` counts among these.
-    """
-    rows = [key["items"][item.id] for item in exchange.items if item.id in key["items"]]
-    cells = store.cells_of(dict.fromkeys(row[0] for row in rows))
-    return _apply(exchange, store, experiment_id, key, cells, source, reason)
-
-
-def _apply(
     exchange: Exchange,
     store: Store,
     experiment_id: str,
     key: Mapping[str, Any],
-    found: Sequence[CellRecord],
+    cells: Mapping[str, CellRecord],
+    *,
     source: str,
-    reason: str,
-    dry_run: bool = False,
-) -> ApplyResult:
+    reason: str = "",
+) -> tuple[ApplyResult, list[CellRecord]]:
+    """The same for a few items, with the export's key and the items' cells (by run id) at hand: nothing else is read.
+
+    `pending_cells` counts among these. Returns the cells as they are now as well. The scores go into this process's own log.
+    """
+    checked = _check(exchange, key, cells, source, reason)
+    after = _after(tuple(cells.values()), checked)
+    run_id = None
+    judges = Judges(after, exchange.rubric_hash)
+    asked = _waiting_for(exchange.judge)
+    waiting = {c.run.run_id: bool(judges.pending(c, asked)) for c in after if c.finished}
+    if checked.heading is not None:
+        run_id = store.add_scores(experiment_id, checked.heading, checked.scores)
+        touched = {score.run_id for score in checked.scores}
+        store.copy_scores(
+            {
+                c.run.run_id: (_means(c, exchange.rubric_hash), bool(judges.pending(c, Asked(ANYONE))))
+                for c in after
+                if c.run.run_id in touched
+            }
+        )
+    result = _outcome(exchange, checked, sum(waiting.values()), run_id)
+    return result, list(after)
+
+
+def _check(
+    exchange: Exchange, key: Mapping[str, Any], cells: Mapping[str, CellRecord], source: str, reason: str
+) -> _Checked:
+    """Every fault of the file at once, else what it adds."""
     items: Mapping[str, list[Any]] = key["items"]
     issued = {item.id: items[item.id] for item in exchange.items if item.id in items}
     faults = check_against(
         exchange, {i: (row[3], row[4]) for i, row in issued.items()}, key["rubric_hash"], key["export_id"]
     )
-    cells = {cell.run.run_id: cell for cell in found}
     faults += [
         f"/items/{n}/id: the candidate behind {item.id} is no longer in MLflow"
         for n, item in enumerate(exchange.items)
@@ -88,109 +133,137 @@ def _apply(
     ]
     if faults:
         raise refuse(source, faults)
-
     complete = [item for item in exchange.items if item.complete]
+    unscored = len(exchange.items) - len(complete)
     judge = exchange.judge
-    records: dict[str, ScoreRecord] = {}
+    if judge is None:
+        return _Checked(None, (), 0, 0, 0, unscored, {})
+    version = judge_version(judge.kind, judge.details)
+    heading = Heading(
+        Judge(judge.name, judge.kind, version),
+        exchange.rubric_hash,
+        tuple(c.id for c in exchange.rubric.criteria),
+        dict(judge.details),
+    )
+    scores, counts = _differences(heading, complete, items, cells, reason)
+    touched = {items[item.id][0] for item in complete}
+    return _Checked(
+        heading,
+        tuple(scores),
+        counts["new"],
+        counts["changed"],
+        counts["unchanged"],
+        unscored,
+        {run_id: cells[run_id] for run_id in touched},
+    )
+
+
+def _differences(
+    heading: Heading,
+    complete: Sequence[ExchangeItem],
+    items: Mapping[str, list[Any]],
+    cells: Mapping[str, CellRecord],
+    reason: str,
+) -> tuple[list[Score], dict[str, int]]:
+    """The scores that are not there yet as they are, and how many are new, changed or the same."""
     counts = {"new": 0, "changed": 0, "unchanged": 0}
-    history: list[dict[str, Any]] = []
-    if judge is not None:
-        records, counts, history = _merge(exchange, judge, complete, items, cells, reason)
-    finished = [cell for cell in cells.values() if cell.finished]
-    changes = [_change(cells[run_id], record) for run_id, record in records.items()]
-    run_id = None
-    if judge is not None and not dry_run:
-        run_id = store.apply_scores(
-            experiment_id,
-            judge.name,
-            _judgment_id(exchange, judge, complete),
-            changes,
-            {
-                "exchange.json": exchange.model_dump_json(by_alias=True, indent=1).encode(),
-                "changes.json": json.dumps(history, indent=1).encode(),
-            },
-        )
+    found = []
+    # Later than whatever the judge has scored, even where another machine's clock was ahead.
+    touched = {items[item.id][0] for item in complete}
+    last = max(
+        (r.last_ms for run_id in touched for r in cells[run_id].scores if r.judge == heading.judge.name), default=0
+    )
+    at_ms = max(now_ms(), last + 1)
+    for item in complete:
+        run_id, index, repeat, _, _, *text = items[item.id]
+        old, old_expected = _current(cells[run_id], heading, index, repeat)
+        new = tuple(item.scores[c] or 0 for c in heading.criteria)
+        expected = _expected(item, heading.criteria)
+        if old == new and (expected is None or repeat or expected == old_expected):
+            counts["unchanged"] += 1
+            continue
+        counts["new" if old is None else "changed"] += 1
+        known = text[0] if text else ""
+        found.append(Score(run_id, index, bool(repeat), new, at_ms, known, expected, item.rationale, reason, item.id))
+    return found, counts
+
+
+def _expected(item: ExchangeItem, criteria: Sequence[str]) -> tuple[float, ...] | None:
+    """The means of the judge's score distributions, where the file has them for every criterion."""
+    expected: Mapping[str, float | None] | None = getattr(item, "expected", None)
+    if not expected or any(expected.get(c) is None for c in criteria):
+        return None
+    return tuple(float(expected[c] or 0.0) for c in criteria)
+
+
+def _current(
+    cell: CellRecord, heading: Heading, index: int, repeat: bool
+) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
+    judge = heading.judge
+    for record in cell.scores:
+        if (record.judge, record.version, record.rubric_hash) == (judge.name, judge.version, heading.rubric_hash):
+            return (record.repeats if repeat else record.scores).get(index), record.expected.get(index)
+    return None, None
+
+
+def _after(cells: Sequence[CellRecord], checked: _Checked) -> tuple[CellRecord, ...]:
+    """The cells as they will be."""
+    if checked.heading is None:
+        return tuple(cells)
+    return tuple(with_more_scores(cells, [(checked.heading, score) for score in checked.scores]))
+
+
+def _copy(store: Store, experiment_id: str, census: Census, checked: _Checked, rubric_hash: str) -> None:
+    """Bring the copies in MLflow up to date: the means as metrics, and whether a cell waits, as a tag."""
+    judges = Judges((e.cell for e in census.counted), rubric_hash)
+    asked = Asked(ANYONE)
+    counted = {e.run_id: bool(judges.pending(e.cell, asked)) for e in census.counted}
+    changed = {score.run_id for score in checked.scores}
+    cells = {e.run_id: e.cell for e in census.entries}
+    store.copy_scores({r: (_means(cells[r], rubric_hash), counted.get(r, False)) for r in changed})
+    again = set(checked.cells) - changed
+    if again and not changed:
+        # The same file again: an earlier call may have been cut off before it came to the tags.
+        stale = store.marked_pending(experiment_id) & again
+        store.mark_pending({r: False for r in stale if not counted.get(r, False)})
+
+
+def _means(cell: CellRecord, rubric_hash: str) -> dict[str, float]:
+    """`score_CRITERION`: means over all judges and candidates, for MLflow's charts."""
+    records = [r for r in cell.scores if r.rubric_hash == rubric_hash]
+    found = {}
+    for position, criterion in enumerate(records[0].criteria if records else ()):
+        scores = [s[position] for r in records for s in r.scores.values()]
+        if scores:
+            found[f"score_{criterion}"] = sum(scores) / len(scores)
+    return found
+
+
+def _waiting_for(judge: JudgeIdentity | None) -> Asked:
+    return Asked(BASELINE if judge is not None and judge.kind == "baseline" else ANYONE)
+
+
+def _result(exchange: Exchange, checked: _Checked, census: Census, run_id: str | None) -> ApplyResult:
+    judges = Judges((e.cell for e in census.counted), exchange.rubric_hash)
+    asked = _waiting_for(exchange.judge)
+    return _outcome(exchange, checked, sum(bool(judges.pending(e.cell, asked)) for e in census.counted), run_id)
+
+
+def _outcome(exchange: Exchange, checked: _Checked, pending: int, run_id: str | None) -> ApplyResult:
     return ApplyResult(
         experiment=exchange.experiment,
-        judge=judge.name if judge else None,
-        new=counts["new"],
-        changed=counts["changed"],
-        unchanged=counts["unchanged"],
-        unscored=len(exchange.items) - len(complete),
-        cells=len(changes),
-        pending_cells=sum(_pending(cell, records.get(cell.run.run_id), exchange.rubric_hash) for cell in finished),
+        judge=exchange.judge.name if exchange.judge else None,
+        new=checked.new,
+        changed=checked.changed,
+        unchanged=checked.unchanged,
+        unscored=checked.unscored,
+        cells=len({score.run_id for score in checked.scores}),
+        pending_cells=pending,
         judgment_run_id=run_id,
     )
 
 
-def _merge(
-    exchange: Exchange,
-    judge: JudgeIdentity,
-    complete: list[ExchangeItem],
-    items: Mapping[str, list[Any]],
-    cells: Mapping[str, CellRecord],
-    reason: str,
-) -> tuple[dict[str, ScoreRecord], dict[str, int], list[dict[str, Any]]]:
-    """The records as they will stand (run id -> record, changed cells only), item counts, and the history of changes."""
-    criteria = tuple(c.id for c in exchange.rubric.criteria)
-    records: dict[str, ScoreRecord] = {}
-    counts = {"new": 0, "changed": 0, "unchanged": 0}
-    history: list[dict[str, Any]] = []
-    applied_at = datetime.now(UTC).isoformat(timespec="seconds")
-    for item in complete:
-        run_id, index, repeat, *_ = items[item.id]
-        record = records.get(run_id) or _record(cells[run_id], judge, exchange.rubric_hash, criteria)
-        kept = dict(record.repeats if repeat else record.scores)
-        old, new = kept.get(index), tuple(item.scores[c] or 0 for c in criteria)
-        if old == new:
-            counts["unchanged"] += 1
-            continue
-        counts["new" if old is None else "changed"] += 1
-        kept[index] = new
-        records[run_id] = replace(record, repeats=kept) if repeat else replace(record, scores=kept)
-        history.append(
-            {
-                "item": item.id,
-                "run_id": run_id,
-                "candidate": index,
-                "repeat": repeat,
-                "judge": judge.name,
-                "criteria": criteria,
-                "old": old,
-                "new": new,
-                "rationale": item.rationale,
-                "scored_at": item.scored_at.isoformat() if item.scored_at else None,
-                "applied_at": applied_at,
-                "reason": reason,
-            }
-        )
-    return records, counts, history
-
-
-def _record(cell: CellRecord, judge: JudgeIdentity, rubric_hash: str, criteria: tuple[str, ...]) -> ScoreRecord:
-    """The judge's record of the cell so far; an empty one if there is none."""
-    for record in cell.scores:
-        if record.judge == judge.name and record.rubric_hash == rubric_hash:
-            return record
-    return ScoreRecord(judge.name, judge.kind, rubric_hash, criteria, {})
-
-
-def _change(cell: CellRecord, record: ScoreRecord) -> ScoreChange:
-    others = [r for r in cell.scores if r.rubric_hash == record.rubric_hash and r.judge != record.judge]
-    metrics = {}
-    for position, criterion in enumerate(record.criteria):
-        scores = [s[position] for r in [*others, record] for s in r.scores.values()]
-        if scores:
-            metrics[f"score_{criterion}"] = sum(scores) / len(scores)
-    return ScoreChange(cell, record, _pending(cell, record, record.rubric_hash), metrics)
-
-
-def _pending(cell: CellRecord, record: ScoreRecord | None, rubric_hash: str) -> bool:
-    """True when some candidate has no score under the rubric, `record` included."""
-    scored = {i for r in cell.scores if r.rubric_hash == rubric_hash for i in r.scores}
-    return len(scored | set(record.scores if record else ())) < cell.n_candidates
-
-
-def _judgment_id(exchange: Exchange, judge: JudgeIdentity, complete: list[ExchangeItem]) -> str:
-    content = [exchange.export_id, judge.name, [[item.id, sorted(item.scores.items())] for item in complete]]
+def _judgment_id(exchange: Exchange, heading: Heading) -> str:
+    complete = [[item.id, sorted(item.scores.items())] for item in exchange.items if item.complete]
+    content = [exchange.export_id, heading.judge.label, complete]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -20,6 +20,8 @@ import numpy as np
 
 from tipbench import __version__
 from tipbench.catalog import Rubric
+from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips, take
+from tipbench.counting.judged import Judges
 from tipbench.errors import InputError
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
 from tipbench.judging.ratings import ratings
@@ -33,17 +35,16 @@ from tipbench.leaderboard.model import (
     Leaderboard,
     Refusal,
     ReportTip,
+    RowBody,
 )
+from tipbench.leaderboard.words import headline
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
-from tipbench.store.records import CellRecord, Collection, ScoreRecord
+from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
 REPORT_CELLS = 400
 """Above this many runs the HTML report leaves out the tips themselves."""
-
-Key = tuple[str, str]
-"""(model, prompt)"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Ranking:
     experiment_id: str
     state: str
     """A hash of all that the leaderboard depends on."""
-    shown: tuple[tuple[CellRecord, tuple[ScoreRecord, ...]], ...]
+    shown: tuple[tuple[RowInfo, CellRecord, tuple[ScoreRecord, ...]], ...]
     """The cells whose tips the report shows, with the scores that count; none when there are too many."""
 
 
@@ -71,11 +72,12 @@ class CompareResult:
 
 @dataclass
 class _Group:
-    """All that is known of one (model, prompt)."""
+    """All that is known of one row of the board."""
 
+    info: RowInfo
     runs: list[CellRecord] = field(default_factory=list)
     by_scenario: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
-    """scenario -> one tuple of criterion means (over judges) per judged candidate"""
+    """scenario's hash -> one tuple of criterion means (over judges) per judged candidate"""
 
 
 def run(
@@ -86,9 +88,10 @@ def run(
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
     seed: int = 0,
+    versions: Versions = "current",
 ) -> CompareResult:
     """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
-    ranking = rank(experiment, store, rubric, weights=weights, judges=judges, seed=seed)
+    ranking = rank(experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions)
     leaderboard = ranking.leaderboard
     markdown, html = to_markdown(leaderboard), report(ranking, store)
     best = leaderboard.cells[0].composite if leaderboard.cells else None
@@ -124,33 +127,53 @@ def rank(
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
     seed: int = 0,
+    versions: Versions = "current",
 ) -> Ranking:
-    """Rank the experiment's cells; nothing is written.
+    """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
+    holdings = store.holdings(store.require_experiment(experiment))
+    return rank_holdings(
+        experiment, holdings, take(holdings), rubric, weights=weights, judges=judges, seed=seed, versions=versions
+    )
+
+
+def rank_holdings(
+    experiment: str,
+    holdings: Holdings,
+    census: Census,
+    rubric: Rubric,
+    *,
+    weights: Mapping[str, float] | None = None,
+    judges: Sequence[str] = (),
+    seed: int = 0,
+    versions: Versions = "current",
+) -> Ranking:
+    """Rank what counts of these holdings; nothing is read or written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
-    default all judges count, except that the baseline judge gives way to any other. Raises InputError for an unknown
-    experiment, judge or criterion.
+    default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
+    as rows of their own. Raises InputError for an unknown judge or criterion.
     """
-    experiment_id = store.require_experiment(experiment)
-    cells = store.cells(experiment_id)
-    collections = store.collections(experiment_id)
+    board = census.on_board(versions)
+    cells = [entry.cell for _, entries in board for entry in entries]
     weighting = _weights(rubric, weights)
-    records = _counting_records(cells, rubric, judges)
-    warnings = _warnings(cells, records, rubric, judges)
-    groups = _group(cells, collections, records)
-    keys = list(groups)
-    scenarios = sorted({s for g in groups.values() for s in g.by_scenario})
+    who = Judges(cells, rubric.hash)
+    counting = who.counting(judges)
+    records = {cell.run.run_id: who.records(cell, counting) for cell in cells}
+    warnings = _warnings(cells, census, records, who, judges, versions)
+    groups = [_group(info, entries, records) for info, entries in board]
+    same = same_tips(board)
+    warnings += [_same_words(rows) for rows in same]
+    scenarios = sorted({s for g in groups for s in g.by_scenario})
     vector = np.array([weighting[c.id] for c in rubric.criteria])
-    means = np.full((len(keys), len(scenarios)), np.nan)
-    for row, key in enumerate(keys):
-        for column, scenario in enumerate(scenarios):
-            scores = groups[key].by_scenario.get(scenario)
-            if scores:
-                means[row, column] = float((np.array(scores) @ vector).mean())
+    column_of = {scenario: column for column, scenario in enumerate(scenarios)}
+    means = np.full((len(groups), len(scenarios)), np.nan)
+    for row, group in enumerate(groups):
+        for scenario, scores in group.by_scenario.items():
+            means[row, column_of[scenario]] = float((np.array(scores) @ vector).mean())
     comparison = compare_cells(means, seed=seed, confidence=CONFIDENCE)
-    expected = _expected(collections, cells)
+    twins = {one.key: [other.key for other in rows if other is not one] for rows in same for one in rows}
     rows = [
-        _cell(key, groups[key], means[i], comparison, i, rubric, expected.get(key, {})) for i, key in enumerate(keys)
+        _cell(group, means[i], comparison, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)
     ]
     rows = _with_pareto([rows[i] for i in comparison.order])
     agreement, summaries = _judges(cells, records, rubric, warnings)
@@ -173,14 +196,15 @@ def rank(
         judges=summaries,
         agreement=agreement,
         warnings=tuple(warnings),
-        refused=_refused(collections, {cell.model for cell in cells}),
-        receipt=_receipt(collections),
+        refused=tuple(Refusal(model=m, reason=r) for m, r in sorted(census.refused.items())),
+        receipt=_receipt(holdings.collections),
         cells=tuple(rows),
     )
-    shown = [(c, tuple(records[c.run.run_id])) for c in cells if c.n_candidates]
+    leaderboard = leaderboard.model_copy(update={"headline": headline(leaderboard)})
+    shown = [(i, e.cell, tuple(records[e.run_id])) for i, es in board for e in es if e.cell.n_candidates]
     return Ranking(
         leaderboard,
-        experiment_id,
+        holdings.experiment_id,
         _state(cells, records, leaderboard),
         tuple(shown) if len(shown) <= REPORT_CELLS else (),
     )
@@ -199,41 +223,39 @@ def _weights(rubric: Rubric, weights: Mapping[str, float] | None) -> dict[str, f
     return {c: chosen.get(c, 0.0) / total for c in known}
 
 
-def _counting_records(
-    cells: Sequence[CellRecord], rubric: Rubric, judges: Sequence[str]
-) -> dict[str, list[ScoreRecord]]:
-    """run id -> the score records that count."""
-    all_records = [r for c in cells for r in c.scores if r.rubric_hash == rubric.hash]
-    known = {r.judge: r.kind for r in all_records}
-    missing = sorted(set(judges) - set(known))
-    if missing:
-        raise InputError(
-            f"no scores by {', '.join(missing)} under this rubric; judges there: {', '.join(sorted(known)) or 'none'}"
-        )
-    chosen = set(judges) or {j for j, kind in known.items() if kind != "baseline"} or set(known)
-    return {c.run.run_id: [r for r in c.scores if r.rubric_hash == rubric.hash and r.judge in chosen] for c in cells}
-
-
 def _warnings(
     cells: Sequence[CellRecord],
+    census: Census,
     records: Mapping[str, Sequence[ScoreRecord]],
-    rubric: Rubric,
+    who: Judges,
     judges: Sequence[str],
+    versions: Versions,
 ) -> list[str]:
     """What a reader must know before trusting the ranking."""
     found = []
     counting = {r.judge: r.kind for rs in records.values() for r in rs}
     if counting and set(counting.values()) == {"baseline"}:
         found.append("The scores are the baseline judge's (text statistics); no person or model has judged these tips.")
-    elif not judges and any(r.kind == "baseline" for c in cells for r in c.scores):
+    elif not judges and "baseline" in who.kinds.values():
         found.append("The baseline judge's scores are left out, since other judges have scored.")
-    foreign = {r.rubric_hash for c in cells for r in c.scores} - {rubric.hash}
-    if foreign:
-        hashes = ", ".join(sorted(h[:8] for h in foreign))
+    if who.other_rubrics:
+        hashes = ", ".join(sorted(h[:8] for h in who.other_rubrics))
         found.append(f"There are also scores under other rubrics ({hashes}); they are not counted here.")
-    options = {tuple(c.run.params.get(k) for k in ("temperature", "seed", "num_predict", "num_ctx")) for c in cells}
-    if len(options) > 1:
-        found.append("The cells were collected under different options (temperature, seed, num_predict or num_ctx).")
+    for judge, known in sorted(who.versions.items()):
+        used = {r.version for rs in records.values() for r in rs if r.judge == judge}
+        left = sorted(v[:8] or "unknown" for v in known - used)
+        if used and left:
+            found.append(
+                f"Judge {judge} has also scored in another version ({', '.join(left)}: another model digest, judge prompt or "
+                f"rationale mode); those scores are not pooled with these. --judge {judge}@VERSION counts them instead."
+            )
+    found += _versions(census, versions)
+    if census.twins:
+        names = ", ".join(sorted({f"{e.cell.model} | {e.cell.prompt} | {e.cell.scenario}" for e in census.twins})[:3])
+        found.append(
+            f"{len(census.twins)} cells were collected twice; of each, one counts ({names}"
+            f"{', …' if len(census.twins) > 3 else ''}). tipbench status --json names the runs."
+        )
     coverage = Counter(r.judge for rs in records.values() for r in rs for _ in r.scores)
     if len(set(coverage.values())) > 1:
         shares = ", ".join(f"{j}: {n}" for j, n in coverage.most_common())
@@ -243,69 +265,81 @@ def _warnings(
     return found
 
 
-def _group(
-    cells: Sequence[CellRecord], collections: Sequence[Collection], records: Mapping[str, Sequence[ScoreRecord]]
-) -> dict[Key, _Group]:
-    """(model, prompt) -> its runs and scores; planned cells that never ran are there too, empty."""
-    groups: dict[Key, _Group] = {}
-    for collection in collections:
-        for planned in collection.plan:
-            groups.setdefault((planned.model, planned.prompt), _Group())
-    for cell in cells:
-        group = groups.setdefault((cell.model, cell.prompt), _Group())
-        group.runs.append(cell)
+def _versions(census: Census, versions: Versions) -> list[str]:
+    """Names the versions that are left out."""
+    left: Counter[str] = Counter()
+    variants = {(info.row.id, info.stale_columns): info for info in census.rows}
+    current = {info.row.id for info in census.rows if info.current}
+    for entry in census.superseded:
+        if entry.cell.finished and not entry.other:
+            stale = entry.row.id in current
+            info = variants.get((entry.row.id, stale))
+            words = f"scenario {entry.cell.scenario}" if stale else info.variant if info else "older"
+            left[f"{entry.cell.model} with {entry.cell.prompt}: {words}"] += 1
+    if not left or versions == "all":
+        return []
+    named = "; ".join(f"{name} ({n})" for name, n in sorted(left.items())[:6])
+    more = f"; and {len(left) - 6} more" if len(left) > 6 else ""
+    return [
+        f"Older versions are left out, {left.total()} cells: {named}{more}. They were collected before the model, prompt or "
+        "scenario was changed; compare --versions all shows them as rows of their own."
+    ]
+
+
+def _same_words(rows: Sequence[RowInfo]) -> str:
+    names = [f"{r.model} with {r.prompt}" + (f" ({r.variant})" if r.variant else "") for r in rows]
+    return (
+        f"{', '.join(names[:-1])} and {names[-1]} wrote the same tips, letter for letter: they are one in all but name, and what "
+        "looks like a tie between them says nothing."
+    )
+
+
+def _group(info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]]) -> _Group:
+    """A row's runs and scores; a row of which nothing was collected is empty."""
+    group = _Group(info)
+    for entry in entries:
+        group.runs.append(entry.cell)
         per_candidate: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-        for record in records[cell.run.run_id]:
+        for record in records[entry.run_id]:
             for index, scores in record.scores.items():
                 per_candidate[index].append(scores)
         for all_scores in per_candidate.values():
-            group.by_scenario[cell.scenario].append(tuple(statistics.fmean(s) for s in zip(*all_scores, strict=True)))
-    return groups
-
-
-def _refused(collections: Sequence[Collection], collected: set[str]) -> tuple[Refusal, ...]:
-    """The models that the policy turned away and that no other collection, under another limit, let in."""
-    reasons = {model: reason for one in collections for model, reason in one.refused.items()}
-    return tuple(Refusal(model=m, reason=r) for m, r in sorted(reasons.items()) if m not in collected)
-
-
-def _expected(collections: Sequence[Collection], cells: Sequence[CellRecord]) -> dict[Key, dict[str, int]]:
-    """(model, prompt) -> scenario -> candidates that the design asked for."""
-    expected: dict[Key, dict[str, int]] = defaultdict(dict)
-    for collection in collections:
-        for p in collection.plan:
-            expected[p.model, p.prompt][p.scenario] = p.n_tips
-    filled: Counter[tuple[str, str, str]] = Counter()
-    for cell in cells:
-        filled[cell.model, cell.prompt, cell.scenario] += cell.n_tips
-    for (model, prompt, scenario), n_tips in filled.items():
-        # Several finished cells (other options, another digest) all count, and so all are expected.
-        slots = expected[model, prompt]
-        slots[scenario] = max(n_tips, slots.get(scenario, 0))
-    return expected
+            group.by_scenario[entry.column].append(
+                all_scores[0]
+                if len(all_scores) == 1
+                else tuple(statistics.fmean(s) for s in zip(*all_scores, strict=True))
+            )
+    return group
 
 
 def _cell(
-    key: Key,
     group: _Group,
     means: np.ndarray[tuple[int], np.dtype[np.float64]],
     comparison: Comparison,
     i: int,
     rubric: Rubric,
-    expected: Mapping[str, int],
+    same: Sequence[tuple[str, str, str]],
 ) -> Cell:
     interval = scenario_interval(means, confidence=CONFIDENCE, bounds=(rubric.scale_min, rubric.scale_max))
     criteria: dict[str, float | None] = {}
     for position, criterion in enumerate(rubric.criteria):
         per_scenario = [statistics.fmean(s[position] for s in scores) for scores in group.by_scenario.values()]
         criteria[criterion.id] = statistics.fmean(per_scenario) if per_scenario else None
-    n_expected = sum(expected.values())
+    info = group.info
+    n_expected = max(sum(info.expected.values()), sum(c.n_candidates for c in group.runs if c.finished))
     n_judged = sum(len(scores) for scores in group.by_scenario.values())
     judged = n_judged > 0
     failures = Counter(c.failure.reason for c in group.runs if c.failure is not None)
     return Cell(
-        model=key[0],
-        prompt=key[1],
+        model=info.model,
+        prompt=info.prompt,
+        variant=info.variant,
+        row=RowBody(
+            id=info.row.id,
+            current=info.current and not info.stale_columns,
+            options=dict(zip(OPTIONS, info.row.options, strict=True)),
+            same_tips=tuple(" | ".join(part for part in key if part) for key in same),
+        ),
         rank=int(comparison.rank[i]),
         rank_low=_int(comparison.rank_low[i]) if judged else None,
         rank_high=_int(comparison.rank_high[i]) if judged else None,
@@ -321,7 +355,7 @@ def _cell(
             p_adjusted=_float(comparison.p_adjusted[i]),
         ),
         tied_with_best=comparison.tied[i] if judged else None,
-        n_scenarios=len(group.by_scenario) or len({c.scenario for c in group.runs if c.finished}),
+        n_scenarios=len(group.by_scenario) or sum(c.finished for c in group.runs),
         n_expected=n_expected,
         n_candidates=sum(c.n_candidates for c in group.runs),
         n_judged=n_judged,
@@ -421,10 +455,10 @@ def _flat(name: str, value: object) -> dict[str, str]:
     return {} if value in (None, "", ()) else {name: str(value)}
 
 
-def _tips(store: Store, shown: Sequence[tuple[CellRecord, Sequence[ScoreRecord]]]) -> list[ReportTip]:
+def _tips(store: Store, shown: Sequence[tuple[RowInfo, CellRecord, Sequence[ScoreRecord]]]) -> list[ReportTip]:
     """The tips of the cells to show, each with its mean scores, for the report's drill-down."""
     tips = []
-    for (cell, records), result in zip(shown, store.results(cell.run for cell, _ in shown), strict=True):
+    for (info, cell, records), result in zip(shown, store.results(cell.run for _, cell, _ in shown), strict=True):
         for candidate in result.candidates:
             scored = [
                 dict(zip(r.criteria, r.scores[candidate.index], strict=True))
@@ -433,7 +467,7 @@ def _tips(store: Store, shown: Sequence[tuple[CellRecord, Sequence[ScoreRecord]]
             ]
             means = {c: statistics.fmean(s[c] for s in scored) for c in scored[0]} if scored else None
             flags = ("truncated",) if candidate.done_reason == "length" else ()
-            tips.append(ReportTip(cell.model, cell.prompt, cell.scenario, candidate.text, means, flags))
+            tips.append(ReportTip(info.model, info.prompt, cell.scenario, candidate.text, means, flags, info.variant))
     return tips
 
 

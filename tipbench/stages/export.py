@@ -1,4 +1,4 @@
-"""Export: put the candidates that still need a judge into one blind, self-contained exchange file."""
+"""Export: put the candidates that wait for who was asked into one blind, self-contained exchange file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tipbench.catalog import Rubric
+from tipbench.counting import marks
+from tipbench.counting.census import Census
+from tipbench.counting.judged import ANYONE, BASELINE, LLM, MANUAL, Asked, Judges
 from tipbench.errors import InputError
 from tipbench.judging.blinding import blind, export_id, mask_names
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
 from tipbench.judging.validate import exchange_bytes
 from tipbench.store import Store
-from tipbench.store.records import CellRecord, ScoreRecord
+from tipbench.store.records import CellRecord, text_hash
+
+CHUNK = 500
+"""Cells whose candidates are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class ExportResult:
     n_repeats: int
     n_cells: int
     n_candidates: int
-    """Candidates in the experiment, judged ones included."""
+    """Candidates that count in the experiment, judged ones included."""
 
 
 def run(
@@ -33,29 +39,46 @@ def run(
     rubric: Rubric,
     *,
     judge: str | None = None,
+    asked: Asked | None = None,
     seed: int = 0,
     repeats: float = 0.05,
     expect: Sequence[str] = (),
 ) -> ExportResult:
-    """An exchange file with every candidate that `judge` (or, if None, any judge) has not scored under `rubric`.
+    """An exchange file with every candidate that waits, under `rubric`, for who was asked.
 
-    `repeats` is the share of items shown twice. The same call on the same state gives the same file. Raises
-    InputError when there is no such experiment, or when `expect` names models and none of them has a finished cell.
+    That is `asked`, else the judge named `judge`, else anybody but the baseline. `repeats` is the share of items shown
+    twice. The same call on the same state gives the same file. Raises InputError when there is no such experiment, or when
+    `expect` names models and none of them has a finished cell that counts.
     """
     if judge is not None:
         identify(judge, "human", "--judge")
+    asked = asked or (Asked(judge) if judge else Asked())
     experiment_id = store.require_experiment(experiment)
-    found = store.cells(experiment_id)
-    cells = [cell for cell in found if cell.finished]
+    census = marks.refresh(store, experiment_id, rubric.hash, asked)
+    return from_census(experiment, experiment_id, census, store, rubric, judge, asked, seed, repeats, expect)
+
+
+def from_census(
+    experiment: str,
+    experiment_id: str,
+    census: Census,
+    store: Store,
+    rubric: Rubric,
+    judge: str | None,
+    asked: Asked,
+    seed: int = 0,
+    repeats: float = 0.05,
+    expect: Sequence[str] = (),
+) -> ExportResult:
+    """The same from a census at hand; the marks in MLflow are left alone."""
+    cells = [entry.cell for entry in census.counted]
     if expect and not any(cell.model in expect for cell in cells):
-        raise _nothing_to_judge(experiment, found, expect)
-    pending = [
-        (cell, sorted(set(range(cell.n_candidates)) - judged(cell.scores, rubric.hash, judge))) for cell in cells
-    ]
-    pending = [(cell, indices) for cell, indices in pending if indices]
-    results = dict(zip((c.run.run_id for c, _ in pending), store.results(c.run for c, _ in pending), strict=True))
-    models = sorted({cell.model for cell in cells})
-    prompts = sorted({cell.prompt for cell in cells})
+        raise _nothing_to_judge(experiment, [e.cell for e in census.failed], expect)
+    judges = Judges(cells, rubric.hash)
+    pending = [(cell, indices) for cell in cells if (indices := judges.pending(cell, asked))]
+    texts = _texts([cell for cell, _ in pending], store)
+    models = sorted({entry.cell.model for entry in census.entries})
+    prompts = sorted({entry.cell.prompt for entry in census.entries})
     secret = store.blinding_secret(experiment_id)
     blinded = blind(
         [(cell.run.run_id, i) for cell, indices in pending for i in indices],
@@ -64,18 +87,12 @@ def run(
         salt=judge or "",
         repeats=repeats,
     )
+    criteria = [c.id for c in rubric.criteria]
     items = []
     for item in blinded:
-        result = results[item.run_id]
-        text = next(c.text for c in result.candidates if c.index == item.index)
-        items.append(
-            ExchangeItem(
-                id=item.item_id,
-                scenario=result.situation,
-                tip=mask_names(text, models, prompts),
-                scores=dict.fromkeys((c.id for c in rubric.criteria), None),
-            )
-        )
+        situation, by_index = texts[item.run_id]
+        tip = mask_names(by_index[item.index], models, prompts)
+        items.append(ExchangeItem(id=item.item_id, scenario=situation, tip=tip, scores=dict.fromkeys(criteria, None)))
     exchange = Exchange(
         experiment=experiment,
         export_id=export_id(secret, blinded, rubric.hash),
@@ -88,8 +105,10 @@ def run(
         "schema": "tipbench.key/1",
         "export_id": exchange.export_id,
         "rubric_hash": rubric.hash,
+        "asked": asked.who,
         "items": {
-            b.item_id: [b.run_id, b.index, b.repeat, i.scenario, i.tip] for b, i in zip(blinded, items, strict=True)
+            b.item_id: [b.run_id, b.index, b.repeat, i.scenario, i.tip, text_hash(texts[b.run_id][1][b.index])]
+            for b, i in zip(blinded, items, strict=True)
         },
     }
     store.save_export(experiment_id, exchange.export_id, key, judge, exchange_bytes(exchange))
@@ -102,21 +121,28 @@ def run(
     )
 
 
-def _nothing_to_judge(experiment: str, cells: Sequence[CellRecord], expect: Sequence[str]) -> InputError:
+def asked_by(text: str) -> Asked:
+    """Who is meant by `--for`: manual, llm, baseline, anyone, or a judge's name. Raises InputError for what is no name."""
+    if text in (ANYONE, MANUAL, LLM, BASELINE):
+        return Asked(text)
+    return Asked(identify(text, "human", "--for").name)
+
+
+def _texts(cells: Sequence[CellRecord], store: Store) -> dict[str, tuple[str, dict[int, str]]]:
+    """run id -> situation, and candidate index -> text."""
+    found = {}
+    for start in range(0, len(cells), CHUNK):
+        chunk = cells[start : start + CHUNK]
+        for cell, result in zip(chunk, store.results(c.run for c in chunk), strict=True):
+            found[cell.run.run_id] = (result.situation, {c.index: c.text for c in result.candidates})
+    return found
+
+
+def _nothing_to_judge(experiment: str, failed: Sequence[CellRecord], expect: Sequence[str]) -> InputError:
     """Says of each model why there is nothing of it."""
     faults = []
     for model in expect:
-        failures = [cell.failure for cell in cells if cell.model == model and cell.failure is not None]
+        failures = [cell.failure for cell in failed if cell.model == model and cell.failure is not None]
         words = f"{len(failures)} cells failed: {failures[0].message}" if failures else "no cell was collected"
         faults.append(f"{model}: {words}")
     return InputError(f"{experiment} has nothing to judge; collect again once this is mended", tuple(faults))
-
-
-def judged(records: Sequence[ScoreRecord], rubric_hash: str, judge: str | None) -> set[int]:
-    """Indices of a cell's candidates that `judge` (any judge, if None) has scored under the rubric."""
-    return {
-        index
-        for record in records
-        if record.rubric_hash == rubric_hash and judge in (None, record.judge)
-        for index in record.scores
-    }

@@ -9,6 +9,8 @@ from rich.table import Table
 
 from tipbench.catalog import load_rubric, load_scenarios
 from tipbench.config import Config
+from tipbench.counting.census import take
+from tipbench.counting.judged import Judges
 from tipbench.errors import InputError
 from tipbench.stats import SD_INTERACTION, SD_JUDGE, SD_TIP, minimum_detectable_difference, variance_components
 from tipbench.store import Store
@@ -108,12 +110,14 @@ def _spreads(config: Config, store: Store) -> tuple[float, float]:
     total = sum(rubric.weights.values())
     weights = [rubric.weights[c.id] / total for c in rubric.criteria]
     rows = []
-    for cell in store.cells(store.require_experiment(config.experiment)):
-        for record in cell.scores:
-            if record.rubric_hash == rubric.hash:
-                for scores in record.scores.values():
-                    composite = sum(w * s for w, s in zip(weights, scores, strict=True))
-                    rows.append(((cell.model, cell.prompt), cell.scenario, composite))
+    census = take(store.holdings(store.require_experiment(config.experiment)))
+    who = Judges((e.cell for e in census.counted), rubric.hash)
+    counting = who.counting()
+    for entry in census.counted:
+        for record in who.records(entry.cell, counting):
+            for scores in record.scores.values():
+                composite = sum(w * s for w, s in zip(weights, scores, strict=True))
+                rows.append((entry.row, entry.column, composite))
     found = variance_components(rows)
     if found is None:
         raise InputError(

@@ -14,7 +14,7 @@ from tipbench.config import Config
 from tipbench.engines import open_engine
 from tipbench.errors import InputError
 from tipbench.judging.baseline import BaselineJudge
-from tipbench.judging.exchange import identify
+from tipbench.judging.exchange import JudgeIdentity, identify
 from tipbench.judging.fill import FillResult, Judge, begin, fill
 from tipbench.judging.llm import EngineChat, LLMJudge, OpenAIChat
 from tipbench.judging.terminal import judge_in_terminal
@@ -54,6 +54,14 @@ def run(
     begin(exchange, spec, str(path))
     with _judge(spec, ollama_url, base_url, passes, judge_prompt) as judge:
         return _result(path, fill(exchange, judge, path, on_progress))
+
+
+def identity_of(
+    spec: str, *, ollama_url: str, base_url: str, passes: int = 1, judge_prompt: str | None = None
+) -> JudgeIdentity:
+    """Who the judge that `spec` names is now, model digest and judge prompt included. Raises InputError and UnreachableError."""
+    with _judge(spec, ollama_url, base_url, passes, judge_prompt) as judge:
+        return judge.identity
 
 
 def in_terminal(path: Path, name: str, console: Console) -> ScoreResult:

@@ -64,6 +64,9 @@ class Backend(Protocol):
     ) -> tuple[list[Run], str]:
         """At most `limit` active runs that match, from `token` on ("" is the first), and the next page's token ("" is none)."""
 
+    def deleted(self, experiment_id: str, filter_string: str) -> set[str]:
+        """Ids of the runs that match and that somebody deleted."""
+
     def put_artifact(self, run: Run, path: str, content: bytes) -> None:
         """Write one artifact file, replacing it."""
 

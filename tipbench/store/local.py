@@ -143,6 +143,21 @@ class LocalBackend:
         following = page.token or ""  # The client hands its own token out as bytes.
         return [_run(run) for run in page], following.decode() if isinstance(following, bytes) else following
 
+    def deleted(self, experiment_id: str, filter_string: str) -> set[str]:
+        from mlflow.entities import ViewType
+
+        found: set[str] = set()
+        token = None
+        with self._words():
+            while True:
+                page = self._client.search_runs(
+                    [experiment_id], filter_string, run_view_type=ViewType.DELETED_ONLY, page_token=token
+                )
+                found |= {run.info.run_id for run in page}
+                token = page.token
+                if not token:
+                    return found
+
     def put_artifact(self, run: Run, path: str, content: bytes) -> None:
         target = self._artifact(run, path)
         target.parent.mkdir(parents=True, exist_ok=True)

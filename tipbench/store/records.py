@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -66,7 +68,11 @@ class CellResult(BaseModel):
     ended_ms: int
 
 
-@dataclass(frozen=True)
+OPTIONS = ("temperature", "seed", "num_predict", "num_ctx", "engine")
+"""Params of a cell's run that are part of what the cell is: the same text under other options is another row."""
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """An MLflow run, whichever way it was read."""
 
@@ -80,24 +86,101 @@ class Run:
     tags: Mapping[str, str]
 
 
-@dataclass(frozen=True)
+JudgeKind = Literal["human", "agent", "llm", "baseline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who scored: a name and, for a judge that is a program, a version. Two versions are two judges of one name.
+
+    `version` is a hash of what makes a program judge as it does (`judge_version`); empty for people and agents.
+    """
+
+    name: str
+    kind: JudgeKind
+    version: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, with the version behind it where there is one."""
+        return f"{self.name}@{self.version[:8]}" if self.version else self.name
+
+
+def judge_version(kind: str, details: Mapping[str, str]) -> str:
+    """The version of a judge by the details of its identity: a hash of model digest, judge prompt and rationale mode.
+
+    Empty for a person or an agent, and for a judge that tells none of them. Version 0.2.0 told the prompt as
+    `NAME HASH` and knew one mode, a rationale before the scores.
+    """
+    told = {
+        "digest": details.get("digest", ""),
+        "judge_prompt": (details.get("judge_prompt") or details.get("prompt", "").rpartition(" ")[2])[:12],
+        "rationale": details.get("rationale", "before").replace("before", ""),
+    }
+    told = {name: value for name, value in told.items() if value}
+    if kind not in ("llm", "baseline") or not told:
+        return ""
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One candidate scored once, as it stands in the log of scores; the last one of a judge is the one that counts.
+
+    `scores` follow the criteria of the record's heading. `text` is a hash of the tip that was read, empty when unknown.
+    """
+
+    run_id: str
+    index: int
+    repeat: bool
+    scores: tuple[int, ...]
+    at_ms: int
+    text: str = ""
+    expected: tuple[float, ...] | None = None
+    """Means of the judge's own score distribution, where it gave one."""
+    rationale: str | None = None
+    reason: str = ""
+    item: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What the scores of one applied file have alike."""
+
+    judge: Judge
+    rubric_hash: str
+    criteria: tuple[str, ...]
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class ScoreRecord:
     """One judge's current scores of one cell under one rubric: candidate index -> a score per criterion.
 
-    `repeats` are the second scores of candidates that were shown twice without saying so.
+    `repeats` are the second scores of candidates that were shown twice without saying so. `expected` are the means of
+    the judge's score distributions, for the candidates where it gave them.
     """
 
     judge: str
-    kind: Literal["human", "agent", "llm", "baseline"]
+    kind: JudgeKind
     rubric_hash: str
     criteria: tuple[str, ...]
     scores: Mapping[int, tuple[int, ...]]
     repeats: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    version: str = ""
+    expected: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    last_ms: int = 0
+    """When the last of these scores was given; 0 when that is not known."""
 
 
-@dataclass(frozen=True)
+def text_hash(text: str) -> str:
+    """Eight hexadecimal digits that tell one tip from another."""
+    return sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
 class CellRecord:
-    """A finished or failed cell as the store holds it, with every judge's scores."""
+    """A cell's run as the store holds it, with every judge's scores."""
 
     run: Run
     cell_id: str
@@ -111,8 +194,14 @@ class CellRecord:
 
     @property
     def finished(self) -> bool:
-        """True when every candidate of the cell was generated."""
+        """True when every candidate that was asked for was generated."""
         return self.failure is None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """`text_hash` of each candidate by index; empty for a run of a version that did not note them."""
+        noted = self.run.tags.get("tipbench.texts", "")
+        return tuple(noted.split(",")) if noted else ()
 
 
 @dataclass(frozen=True)
@@ -134,6 +223,19 @@ class Collection:
     plan: tuple[PlannedCell, ...]
     receipt: Mapping[str, Any]
     refused: Mapping[str, str]
+    planned_ms: int = 0
+    """When this plan was last set out to be carried out."""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """All that the store holds of an experiment and that an answer can depend on."""
+
+    experiment_id: str
+    cells: tuple[CellRecord, ...]
+    """Every cell run that has ended, whether it counts or not, oldest first."""
+    collections: tuple[Collection, ...]
+    """By the time of their plan, oldest first."""
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,22 @@ class RestBackend:
         page = self._api("POST", "runs/search", json=body | ({"page_token": token} if token else {}))
         return [_run(run) for run in page.get("runs", [])], page.get("next_page_token") or ""
 
+    def deleted(self, experiment_id: str, filter_string: str) -> set[str]:
+        body: dict[str, Any] = {
+            "experiment_ids": [experiment_id],
+            "filter": filter_string,
+            "max_results": PAGE,
+            "run_view_type": "DELETED_ONLY",
+        }
+        found: set[str] = set()
+        token = ""
+        while True:
+            page = self._api("POST", "runs/search", json=body | ({"page_token": token} if token else {}))
+            found |= {run["info"]["run_id"] for run in page.get("runs", [])}
+            token = page.get("next_page_token") or ""
+            if not token:
+                return found
+
     # -- artifacts -----------------------------------------------------------------------------
 
     def put_artifact(self, run: Run, path: str, content: bytes) -> None:

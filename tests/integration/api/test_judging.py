@@ -50,7 +50,7 @@ def test_an_item_is_blind_and_its_score_is_in_mlflow_when_it_is_answered(shared:
     text = json.dumps(body)
     for name in ("qwen2.5", "gemma", "Gemma", "v2-mentor", "run_id"):
         assert name not in text, name
-    assert body["progress"] == {"total": 26, "done": 0, "left": 24, "pending": 24}
+    assert body["progress"] == {"total": 26, "done": 0, "left": 26, "others": 0, "pending": 24}
     [item] = body["items"]
     saved = _put(shared, experiment, item, "ada").json()
     assert saved == {"id": item["id"], "outcome": "new", "cell_pending": True}

@@ -20,12 +20,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import MlflowServer, clean_env, free_port
+from tests.conftest import clean_env, free_port
 from tests.fakes.ollama_server import FakeOllama
 from tests.integration.api.conftest import judge_all, problem
 
 pytestmark = pytest.mark.integration
-SMALL = {"prompts": "v1", "n_scenarios": 2, "n_tips": 2, "experiment": "tip-bench-local"}
+SMALL = {"prompts": "v1", "n_scenarios": 2, "n_tips": 2}
 
 
 class Laptop:
@@ -37,7 +37,10 @@ class Laptop:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "serve.log"
+        self.experiment = f"tip-bench-local-{self.port}"
+        """The one that a run without a name is in; nobody else's on a shared MLflow."""
         self.environment = clean_env(folder) | {
+            "TIPBENCH_EXPERIMENT": self.experiment,
             "XDG_STATE_HOME": str(folder / "state"),
             "TIPBENCH_OLLAMA_URL": ollama.url,
             "TIPBENCH_MODELS": "small:1b,other:1b",
@@ -93,7 +96,8 @@ def _ollama(delay: float = 0.0) -> Iterator[FakeOllama]:
 
 
 @pytest.fixture
-def quick(tmp_path: Path) -> Iterator[Laptop]:
+def at_home(tmp_path: Path) -> Iterator[Laptop]:
+    """With its results in a folder. Every process that opens one takes seconds of a core: one test shows that it works."""
     with _ollama() as fake:
         laptop = Laptop(tmp_path, fake)
         yield laptop
@@ -101,9 +105,17 @@ def quick(tmp_path: Path) -> Iterator[Laptop]:
 
 
 @pytest.fixture
-def slow(tmp_path: Path, own_mlflow: MlflowServer) -> Iterator[Laptop]:
+def quick(tmp_path: Path, mlflow_url: str) -> Iterator[Laptop]:
+    with _ollama() as fake:
+        laptop = Laptop(tmp_path, fake, mlflow_url)
+        yield laptop
+        laptop.end()
+
+
+@pytest.fixture
+def slow(tmp_path: Path, mlflow_url: str) -> Iterator[Laptop]:
     with _ollama(delay=1.0) as fake:
-        laptop = Laptop(tmp_path, fake, own_mlflow.url)
+        laptop = Laptop(tmp_path, fake, mlflow_url)
         yield laptop
         laptop.end()
 
@@ -124,11 +136,11 @@ def _start(client: httpx.Client, **changes: Any) -> str:
     return str(answer.json()["id"])
 
 
-def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between(quick: Laptop) -> None:
-    client = quick.start()
-    code = re.search(r"#/login\?token=([\w-]+)", quick.log.read_text())
+def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between(at_home: Laptop) -> None:
+    client = at_home.start()
+    code = re.search(r"#/login\?token=([\w-]+)", at_home.log.read_text())
     assert code is not None
-    assert httpx.post(quick.url + "/api/session", json={"token": code[1]}).status_code == 200
+    assert httpx.post(at_home.url + "/api/session", json={"token": code[1]}).status_code == 200
     form = client.get("/api/bench/config/schema").json()
     assert form["back_end"] == "local" and form["defaults"]["models"] == "small:1b,other:1b"
     assert [s["id"] for s in form["scenarios"]][:1] == ["first-budget"] and form["prompts"][0]["name"] == "v1"
@@ -138,10 +150,10 @@ def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between
     assert waiting["state"] == "waiting", waiting
     assert waiting["progress"]["finished"] == waiting["progress"]["pending"] == 4 == waiting["progress"]["planned"]
     assert [t["state"] for t in waiting["tasks"]] == ["success", "success", "waiting", "pending"]
-    judge_all(client, "tip-bench-local", "ada")
+    judge_all(client, at_home.experiment, "ada")
     done = _until(client, run_id, lambda run: run["state"] in ("success", "failed"))
     assert done["state"] == "success" and done["ended_at"] and done["started_by"] == "laptop"
-    board = client.get("/api/bench/leaderboard/tip-bench-local").json()
+    board = client.get(f"/api/bench/leaderboard/{at_home.experiment}").json()
     assert {c["model"] for c in board["cells"]} == {"small:1b", "other:1b"} and board["judges"][0]["name"] == "ada"
     assert client.get("/api/bench/dag-runs").json()["total"] == 1
     problem(client.post(f"/api/bench/dag-runs/{run_id}/cancel"), 409)
@@ -202,7 +214,7 @@ def test_what_waited_for_a_judge_goes_on_waiting_after_a_restart(quick: Laptop) 
     quick.end()
     client = quick.start()
     assert client.get(f"/api/bench/dag-runs/{run_id}").json()["state"] == "waiting"
-    judge_all(client, "tip-bench-local", "ada")
+    judge_all(client, quick.experiment, "ada")
     assert (
         _until(client, run_id, lambda run: run["state"] != "waiting" and run["state"] != "running")["state"]
         == "success"
@@ -225,10 +237,10 @@ def test_what_was_being_collected_when_the_api_went_is_told_as_interrupted(slow:
     assert _start(client)  # nothing holds the next one up
 
 
-def test_a_collection_that_cannot_work_says_why(tmp_path: Path, own_mlflow: MlflowServer) -> None:
+def test_a_collection_that_cannot_work_says_why(tmp_path: Path, mlflow_url: str) -> None:
     with _ollama() as fake:
         fake.add("huge:9b", 9_000_000_000)
-        laptop = Laptop(tmp_path, fake, own_mlflow.url)
+        laptop = Laptop(tmp_path, fake, mlflow_url)
         try:
             client = laptop.start()
             run = _until(client, _start(client, models="huge:9b"), lambda run: run["state"] == "failed")
@@ -251,9 +263,9 @@ def test_a_collection_that_cannot_work_says_why(tmp_path: Path, own_mlflow: Mlfl
             laptop.end()
 
 
-def test_models_without_an_engine_are_told_by_their_tags(tmp_path: Path) -> None:
+def test_models_without_an_engine_are_told_by_their_tags(tmp_path: Path, mlflow_url: str) -> None:
     with _ollama() as fake:
-        laptop = Laptop(tmp_path, fake)
+        laptop = Laptop(tmp_path, fake, mlflow_url)
         fake.stop()
     try:
         client = laptop.start()

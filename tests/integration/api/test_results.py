@@ -196,7 +196,7 @@ def test_two_experiments_side_by_side(judged: Server, mlflow_url: str) -> None:
     assert cells["new:1b", "v1"]["left"] is None and cells["tiny:1b", "v1"]["right"] is None
     assert any("judges" in w for w in body["warnings"])
     problem(judged.client.get("/api/bench/compare", params={"left": other, "right": other}), 422)
-    problem(judged.client.get("/api/bench/compare", params={"left": other, "right": "tip-bench-none"}), 404)
+    problem(judged.client.get("/api/bench/compare", params={"left": other, "right": "tip-bench-never-was"}), 404)
 
 
 def test_an_estimate_comes_from_what_earlier_runs_took(judged: Server) -> None:

@@ -6,12 +6,14 @@ import asyncio
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tipbench.api import service as service_module
-from tipbench.api.handout import Entry, Scored, Shown, entries, in_turn, lacks, still_open
+from tipbench.api.handout import Entry, Scored, Shown, counts, entries, in_turn, lacks, still_open
 from tipbench.api.service import Service
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics
@@ -70,6 +72,44 @@ def test_a_repeat_waits_for_those_that_others_have_scored() -> None:
     cells = {"a": Scored(4, (record("ada", 0), record("bob", 0, 1, 2, 3)))}
     rows = [("a", i, False) for i in range(3)] + [("a", 0, True), ("a", 3, False)]
     assert places(in_turn(still_open(found(cells, *rows), "all"), "ada", Shown())) == rows[1:]
+
+
+@settings(deadline=None)
+@given(data=st.data(), n_tips=st.integers(1, 6), scope=st.sampled_from(["pending", "all"]))
+def test_judging_never_moves_the_total(data: st.DataObject, n_tips: int, scope: Literal["pending", "all"]) -> None:
+    """Whoever scores what, in whatever order: the total stands, every tip is somebody's, and what is left ends at nothing."""
+    repeats = data.draw(st.sets(st.integers(0, n_tips - 1)))
+    rows = [("a", i, False) for i in range(n_tips)] + [("a", i, True) for i in sorted(repeats)]
+    own: dict[int, tuple[int, ...]] = {}
+    again: dict[int, tuple[int, ...]] = {}
+    others: set[int] = set()
+
+    def now() -> tuple[list[Entry], Any]:
+        mine = ScoreRecord("ada", "human", RUBRIC, CRITERIA, dict(own), dict(again))
+        cells = {"a": Scored(n_tips, (mine, record("bob", *others)))}
+        there = found(cells, *rows)
+        return there, counts(there, cells, RUBRIC, "ada", scope)
+
+    for _ in range(3 * n_tips):
+        there, count = now()
+        assert count.total == n_tips + len(repeats)
+        assert count.done == len(own) + len(again) and count.pending == n_tips - len(own.keys() | others)
+        assert 0 <= count.left <= count.total - count.done
+        assert scope == "pending" or count.left == count.total - count.done
+        open_now = still_open(there, scope)
+        assert len(open_now) <= count.left and (count.left == 0) == (not open_now)
+        if open_now and data.draw(st.booleans()):
+            (again if open_now[0].repeat else own)[open_now[0].index] = (3, 3, 3)
+        else:
+            others.add(data.draw(st.integers(0, n_tips - 1)))
+
+
+def test_what_a_judge_scored_in_an_earlier_file_stays_counted() -> None:
+    """The newest file holds what was open when it was made: two tips came later than the one that ada had scored."""
+    cells = {"a": Scored(1, (record("ada", 0, repeats=(0,)),)), "b": Scored(2, ())}
+    there = found(cells, ("b", 0, False), ("b", 1, False), ("b", 1, True))
+    count = counts(there, cells, RUBRIC, "ada", "pending")
+    assert (count.total, count.done, count.left, count.pending) == (5, 2, 3, 2)
 
 
 def test_a_file_lacks_what_came_later_but_not_what_the_judge_has_scored() -> None:

@@ -17,7 +17,7 @@ from tipbench.api.app import create_app
 from tipbench.api.auth import FREE_FAILURES, Throttle, Tokens
 from tipbench.api.backends.airflow import _expiry, _last_error, _notes
 from tipbench.api.problems import Problem
-from tipbench.api.routes.collecting import _run_id
+from tipbench.api.routes.dag_runs import _run_id
 from tipbench.api.routes.leaderboard import _accepted
 from tipbench.api.service import Cache, to_csv, without_styles
 from tipbench.api.settings import Settings, from_environment

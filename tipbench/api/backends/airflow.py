@@ -247,7 +247,8 @@ class AirflowBackend:
             id=raw["dag_run_id"],
             state="cancelled" if cancelled else states.get(state, "running"),
             config={**self._known_defaults(), **(raw.get("conf") or {})},
-            started_by=notes.get(STARTED),
+            # Started elsewhere than here, Airflow knows its own user; nobody when a schedule did.
+            started_by=notes.get(STARTED) or raw.get("triggering_user_name") or None,
             queued_at=_time(raw.get("queued_at")),
             started_at=_time(raw.get("start_date")),
             ended_at=_time(raw.get("end_date")),

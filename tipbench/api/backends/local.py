@@ -26,8 +26,9 @@ from tipbench.api.backends import PipelineRun, state_of
 from tipbench.api.models import JUDGE_KEYS, SERVER_KEYS, RunState, TaskBody, TaskState
 from tipbench.api.problems import Problem, invalid
 from tipbench.config import ENV_PREFIX, KEYS, Config
-from tipbench.errors import EXIT_SOME_FAILED, InputError, TipbenchError
+from tipbench.errors import InputError, TipbenchError
 from tipbench.outcome import VARIABLE
+from tipbench.pipeline import Step, arguments, goes_on, steps
 
 POLL_S = 2.0
 STOP_S = 20.0
@@ -83,7 +84,7 @@ class LocalBackend:
     name: Literal["airflow", "local"] = "local"
 
     def __init__(self, folder: Path, config: Config, store_url: str, pending: Callable[[str], bool]) -> None:
-        """`pending` tells whether an experiment has unscored tips; it may raise TipbenchError while the store is away.
+        """`pending` tells whether tips of an experiment wait for a person or an agent; it may raise TipbenchError while the store is away.
 
         Raises InputError when another process has the folder.
         """
@@ -135,7 +136,9 @@ class LocalBackend:
                 config=full,
                 started_by=started_by,
                 queued_at=datetime.now(UTC),
-                tasks=[TaskBody(task=name, label=name, state="pending", raw_state=None) for name in _stages(full)],
+                tasks=[
+                    TaskBody(task=name, label=name, state="pending", raw_state=None) for name in steps(full["judge"])
+                ],
             )
             self._records[run_id] = record
             self._save(record)
@@ -244,8 +247,8 @@ class LocalBackend:
             return None
         folder = self._folder / record.id
         folder.mkdir(exist_ok=True)
-        code, outcome = self._command(record, task, _arguments(task, record.config, folder))
-        if code == EXIT_SOME_FAILED:
+        code, outcome = self._command(record, task, arguments(Step(task), record.config, str(folder)))
+        if code and goes_on(Step(task), code):
             counts = [f"{count} failed: {reason}" for reason, count in outcome.get("failed", {}).items()]
             return "; ".join(outcome.get("why") or counts) or "a part failed"
         if code:
@@ -280,6 +283,8 @@ class LocalBackend:
         # The file has every key; variables of the same name would win over it.
         env = {k: v for k, v in os.environ.items() if k.removeprefix(ENV_PREFIX).lower() not in KEYS}
         env |= {"TIPBENCH_CONFIG": str(folder / "config.json"), "TIPBENCH_RUN": record.id, VARIABLE: str(result)}
+        # What an LLM judge is asked with is no key of the stages that ask it.
+        env["TIPBENCH_OLLAMA_URL"] = str(keys["ollama_url"])
         with (folder / f"{task}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "tipbench", *arguments],
@@ -337,22 +342,6 @@ class LocalBackend:
 
 def _waits(record: _Record) -> bool:
     return any(t.task == "await_scores" and t.state == "waiting" for t in record.tasks)
-
-
-def _stages(config: Mapping[str, Any]) -> list[str]:
-    judge = {"manual": ["await_scores"], "skip": []}.get(config["judge"], ["judge"])
-    return ["collect", "export_for_judge", *judge, "compare"]
-
-
-def _arguments(task: str, config: Mapping[str, Any], folder: Path) -> list[str]:
-    file = str(folder / "judge.json")
-    spec = "baseline" if config["judge"] == "baseline" else str(config["judge_model"])
-    return {
-        "collect": ["collect"],
-        "export_for_judge": ["judge", "export", "--out", file, "--aside", "--expect", str(config["models"])],
-        "judge": ["judge", "score", file, "--apply", "--with", spec, "--ollama-url", str(config["ollama_url"])],
-        "compare": ["compare", "--out", str(folder / "report")],
-    }[task]
 
 
 def _why(outcome: Mapping[str, Any], code: int, log: Path) -> str:

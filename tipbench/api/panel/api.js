@@ -1,6 +1,5 @@
-// The one module that knows the API: its paths, its headers, its errors, its live stream.
+// The one module that knows the API: its paths, its headers, its errors.
 
-const POLL_MS = 4000;
 const SAFE = new Set(["GET", "HEAD"]);
 let csrf = null;
 
@@ -32,6 +31,7 @@ export const api = {
     ),
   experiments: async (signal) => (await get("bench/experiments", {}, signal)).experiments,
   form: (signal) => get("bench/config/schema", {}, signal),
+  rubric: (signal) => get("bench/rubric", {}, signal),
   models: (query, signal) => get("bench/models", query, signal),
   estimate: (config, signal) => request("POST", "bench/estimate", { body: config, signal }),
   start: (config, key) => request("POST", "bench/run", { body: config, headers: { "Idempotency-Key": key } }),
@@ -39,12 +39,16 @@ export const api = {
   dagRuns: async (query, signal) => (await get("bench/dag-runs", query, signal)).dag_runs,
   dagRun: (id, signal) => get(`bench/dag-runs/${part(id)}`, {}, signal),
   cancel: (id) => request("POST", `bench/dag-runs/${part(id)}/cancel`),
-  follow,
+  events: (id) => `api/bench/dag-runs/${part(id)}/events`,
 
-  leaderboard: (experiment, signal) => get(`bench/leaderboard/${part(experiment)}`, {}, signal),
+  status: (experiment, asked, signal) => get(`bench/status/${part(experiment)}`, { for: asked }, signal),
+  leaderboard: (experiment, query, signal) => get(`bench/leaderboard/${part(experiment)}`, query, signal),
   download: (experiment, format) => `api/bench/leaderboard/${part(experiment)}?format=${format}&download=true`,
-  plot: (experiment, name, signal) =>
-    request("GET", `bench/leaderboard/${part(experiment)}/${name}.svg`, { signal, as: "text" }),
+  plot: (experiment, name, { narrow = false, signal }) =>
+    request("GET", `bench/leaderboard/${part(experiment)}/${name}.svg${narrow ? "?narrow=true" : ""}`, {
+      signal,
+      as: "text",
+    }),
   agreement: (experiment, signal) => get(`bench/agreement/${part(experiment)}`, {}, signal),
   tips: (experiment, query, signal) => get(`bench/tips/${part(experiment)}`, query, signal),
   compare: (query, signal) => get("bench/compare", query, signal),
@@ -110,52 +114,4 @@ async function problem(answer) {
     errors: (body.errors ?? []).map((one) => ({ field: one.pointer.replace(/^\//, ""), message: one.detail })),
     retryAfter: retry || null,
   });
-}
-
-/**
- * Follow a run until it is over: onState(run) at once and after every change, onProblem(ApiError or null) when the line
- * is bad or good again. Uses the server's stream; while that cannot be had, it asks every few seconds.
- */
-function follow(id, { signal, onState, onProblem }) {
-  let timer = null;
-  let source = null;
-  const stop = () => {
-    source?.close();
-    clearTimeout(timer);
-  };
-  signal.addEventListener("abort", stop);
-
-  function stream() {
-    source = new EventSource(`api/bench/dag-runs/${part(id)}/events`);
-    source.addEventListener("state", (event) => {
-      onProblem(null);
-      onState(JSON.parse(event.data));
-    });
-    source.addEventListener("problem", (event) => {
-      const body = JSON.parse(event.data);
-      onProblem(new ApiError({ status: body.status, title: body.title, detail: body.detail }));
-    });
-    source.addEventListener("end", stop);
-    source.addEventListener("error", () => {
-      source.close();
-      poll();
-    });
-  }
-
-  async function poll() {
-    if (signal.aborted) return;
-    try {
-      const run = await api.dagRun(id, signal);
-      onProblem(null);
-      onState(run);
-      if (run.ended_at) return;
-      timer = setTimeout(stream, POLL_MS);
-    } catch (error) {
-      if (signal.aborted) return;
-      onProblem(error);
-      if (error.status !== 404) timer = setTimeout(poll, POLL_MS);
-    }
-  }
-
-  stream();
 }

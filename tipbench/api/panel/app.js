@@ -11,6 +11,7 @@ import { judgePage } from "./pages/judge.js";
 import { leaderboardPage } from "./pages/leaderboard.js";
 import { loginPage } from "./pages/login.js";
 import { runPage } from "./pages/run.js";
+import { statusPage } from "./pages/status.js";
 
 // A page gets { parts, query, signal, session, go } and returns { title, content }, where content is an element.
 // `signal` ends with the page: every timer, stream and request of the page listens to it.
@@ -22,6 +23,7 @@ const PAGES = {
   leaderboard: leaderboardPage,
   cell: cellPage,
   compare: comparePage,
+  status: statusPage,
   login: loginPage,
 };
 const NAVIGATION = [

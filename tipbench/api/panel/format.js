@@ -87,3 +87,10 @@ export function dateTime(iso) {
 export function count(value, one, many = `${one}s`) {
   return `${value.toLocaleString("en")} ${value === 1 ? one : many}`;
 }
+
+/** Marks of a rubric's scale, evenly spaced, its ends among them: every score where there are few, else every 2nd, 5th, 10th … */
+export function steps({ scale_min: low, scale_max: high }, most = 6) {
+  const range = high - low;
+  const step = [1, 2, 5, 10, 20, 25, 50, 100].find((one) => range % one === 0 && range / one <= most) ?? range;
+  return Array.from({ length: range / step + 1 }, (_, i) => low + i * step);
+}

@@ -2,7 +2,7 @@
 
 import { ApiError } from "./api.js";
 import { attribute, fill, h, s } from "./dom.js";
-import { UNKNOWN, percent } from "./format.js";
+import { UNKNOWN, percent, steps } from "./format.js";
 
 const ICONS = {
   check: ["m5 12.5 4.5 4.5L19 7.5"],
@@ -139,6 +139,7 @@ export function tabs(experiment, active) {
   const pages = [
     ["leaderboard", `leaderboard/${encoded}`, "Leaderboard"],
     ["judge", `judge/${encoded}`, "Judge"],
+    ["status", `status/${encoded}`, "Status"],
     ["compare", `compare?a=${encoded}`, "Compare"],
   ];
   return h(
@@ -199,6 +200,19 @@ export function confirm(title, detail, verb) {
   });
 }
 
+/** Tell something in front of the page, until it is closed; what had the focus gets it back. */
+export function tell(title, ...content) {
+  const dialog = h(
+    "dialog",
+    { "aria-labelledby": "tell-title", on: { close: () => dialog.remove() } },
+    h("h2", { id: "tell-title" }, title),
+    ...content,
+    h("div", { class: "row" }, h("button", { class: "button", type: "button", on: { click: () => dialog.close() } }, "Close")),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
 /** A composite (mark) and its interval (bar) on the rubric's scale. */
 export function scaleBar(cell, board, extra = "") {
   if (cell.composite === null) return h("span", { class: "soft" }, UNKNOWN);
@@ -218,7 +232,7 @@ export function scaleBar(cell, board, extra = "") {
       role: "img",
       "aria-label": words,
       title: words,
-      style: { "--steps": board.scale_max - board.scale_min },
+      style: { "--steps": steps(board).length - 1 },
     },
     bar,
     h("b", { style: { left: place(cell.composite) } }),
@@ -252,14 +266,22 @@ export function table(named, columns, rows, extra = "") {
   );
 }
 
-/** The head of a row that belongs to a model and a prompt; with an experiment it leads to the cell's tips there. */
-export function cellHead({ model, prompt }, experiment = null) {
-  const lines = [h("span", { class: "tag" }, model), h("span", { class: "soft" }, prompt)];
-  const href = experiment && `#/cell/${encodeURIComponent(experiment)}?${new URLSearchParams({ model, prompt })}`;
+/** The head of a row of the board; with an experiment it leads to the tips of that row. */
+export function cellHead(cell, experiment = null) {
+  const { model, prompt, variant, row } = cell;
+  const lines = [
+    h("span", { class: "tag" }, model),
+    h("span", { class: "soft" }, prompt, variant && ` · ${variant}`),
+    row?.same_tips?.length > 0 && h("span", { class: "same" }, `the same tips as ${row.same_tips.join(", ")}`),
+  ];
+  const query = new URLSearchParams({ model, prompt, ...(row ? { row: row.id } : {}) });
+  const leads = experiment && row?.current !== false;
   return h(
     "th",
     { class: "left", scope: "row" },
-    href ? h("a", { class: "celllink", href }, lines) : h("span", { class: "celllink" }, lines),
+    leads
+      ? h("a", { class: "celllink", href: `#/cell/${encodeURIComponent(experiment)}?${query}` }, lines)
+      : h("span", { class: "celllink" }, lines),
   );
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import anyio
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from tipbench.api.models import (
+    JUDGE_NAME,
     Experiments,
     ExperimentSummary,
     RunPage,
@@ -21,8 +22,12 @@ from tipbench.api.models import (
 )
 from tipbench.api.problems import documented, invalid
 from tipbench.api.routes.common import NAME, Api, Experiment, ModelName, PromptName
-from tipbench.api.service import Digest, Service, is_pending, moment
-from tipbench.store.records import Candidate, CellRecord, CellResult, ExperimentInfo
+from tipbench.api.service import Digest, Service, moment
+from tipbench.catalog import Rubric
+from tipbench.counting.census import Census, Entry
+from tipbench.counting.judged import Asked, Judges
+from tipbench.counting.status import Status
+from tipbench.store.records import Candidate, CellRecord, CellResult, ExperimentInfo, ScoreRecord
 
 router = APIRouter(prefix="/api/bench", tags=["results"])
 
@@ -34,7 +39,7 @@ async def experiments(api: Api) -> Experiments:
     digests: dict[str, Digest] = {}
 
     async def read(one: ExperimentInfo) -> None:
-        digests[one.experiment_id] = await api.digest(one.experiment_id)
+        digests[one.experiment_id] = await api.digest(one.experiment_id, one.name)
 
     try:
         async with anyio.create_task_group() as group:
@@ -48,23 +53,42 @@ async def experiments(api: Api) -> Experiments:
 
 
 def _summary(api: Service, info: ExperimentInfo, digest: Digest) -> ExperimentSummary:
-    rows = digest.rows
-    finished = [row for row in rows if row.finished]
+    rows, counts = digest.rows, digest.status
+    assert counts is not None  # it is read with the rows
     last = max((row.ended_ms for row in rows), default=info.last_update_ms)
     return ExperimentSummary(
         name=info.name,
         experiment_id=info.experiment_id,
-        cells=len(rows),
-        failed=len(rows) - len(finished),
-        pending=sum(row.pending for row in finished),
-        judged=sum(not row.pending for row in finished),
-        tips=sum(row.n_candidates for row in rows),
+        cells=counts.counted + counts.failed,
+        failed=counts.failed,
+        pending=counts.pending,
+        judged=counts.judged,
+        superseded=counts.superseded,
+        twins=counts.twins,
+        tips=counts.candidates,
         models=tuple(dict.fromkeys(row.model for row in rows)),
         prompts=tuple(dict.fromkeys(row.prompt for row in rows)),
-        judges=tuple(sorted({judge for row in rows for judge in row.judges})),
+        judges=tuple(judge.name for judge in counts.judges if judge.in_force),
         last_activity=moment(last) if last is not None else None,
         mlflow_url=api.mlflow_link(info.experiment_id),
     )
+
+
+@router.get("/status/{experiment}", responses=documented(401, 404, 422, 502, 503))
+async def status(
+    experiment: Experiment,
+    api: Api,
+    asked: Annotated[
+        str,
+        Query(
+            alias="for",
+            pattern=JUDGE_NAME,
+            description="count what waits for anyone (but the baseline), manual (a person or an agent), llm, baseline, or a judge",
+        ),
+    ] = "anyone",
+) -> Status:
+    """What counts of an experiment under the rubric in force, what is judged, by whom, and what waits for who was asked."""
+    return await api.status(experiment, Asked(asked))
 
 
 @router.get("/runs/{experiment}", responses=documented(401, 404, 422, 502, 503))
@@ -75,7 +99,7 @@ async def runs(
     model: ModelName = None,
     prompt: PromptName = None,
     scenario: Annotated[str | None, Query(pattern=NAME)] = None,
-    status: Literal["finished", "failed", "pending", "judged"] | None = None,
+    status: Literal["finished", "failed", "pending", "judged", "counted", "superseded", "twin"] | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     page_token: Annotated[str, Query(max_length=2000, description="from the page before")] = "",
 ) -> RunPage:
@@ -84,24 +108,60 @@ async def runs(
     wanted = {"model": model, "prompt": prompt, "scenario": scenario, "status": status}
     wanted_given = {name: value for name, value in wanted.items() if value is not None}
     pages: URLSafeSerializer = request.app.state.pages
-    token = ""
+    start = 0
     if page_token:
         try:
             # A token belongs to its question: another filter's pages begin elsewhere.
-            asked, token = pages.loads(page_token)
+            asked, start = pages.loads(page_token)
         except (BadSignature, ValueError, TypeError) as error:
             raise invalid("1 fault in the request", ("page_token", "is not one that this API gave")) from error
         if asked != [experiment, wanted_given]:
             raise invalid("1 fault in the request", ("page_token", "belongs to another question"))
-    cells, following = await api.cell_page(experiment_id, wanted_given, limit, token)
+    known = await api.known(experiment_id)
+    found, more = await api.in_store(_page, known.census, api.rubric(), wanted_given, int(start), limit)
     return RunPage(
         experiment=experiment,
-        runs=tuple(_row(api, experiment_id, cell) for cell in cells),
-        next_page_token=pages.dumps([[experiment, wanted_given], following]) if following else None,
+        runs=tuple(_row(api, experiment_id, entry, pending, scores) for entry, pending, scores in found),
+        next_page_token=pages.dumps([[experiment, wanted_given], int(start) + limit]) if more else None,
     )
 
 
-def _row(api: Service, experiment_id: str, cell: CellRecord) -> RunRow:
+def _page(
+    census: Census, rubric: Rubric, wanted: Mapping[str, str], start: int, limit: int
+) -> tuple[list[tuple[Entry, bool, dict[str, float]]], bool]:
+    """Entries that are wanted, from `start` on, each with whether it waits and its mean scores; and whether there are more."""
+    judges = Judges((e.cell for e in census.counted), rubric.hash)
+    asked, counting = Asked(), judges.counting()
+    found = []
+    for entry in census.entries:
+        cell = entry.cell
+        names = {"model": cell.model, "prompt": cell.prompt, "scenario": cell.scenario}
+        if any(wanted.get(name, value) != value for name, value in names.items()):
+            continue
+        pending = entry.standing == "counted" and bool(judges.pending(cell, asked))
+        states = {"finished" if cell.finished else "failed", entry.standing}
+        if entry.standing == "counted":
+            states.add("pending" if pending else "judged")
+        if wanted.get("status") in (None, *states):
+            found.append((entry, pending))
+    page = found[start : start + limit]
+    return [
+        (entry, pending, _means(judges.records(entry.cell, counting))) for entry, pending in page
+    ], start + limit < len(found)
+
+
+def _means(records: Sequence[ScoreRecord]) -> dict[str, float]:
+    """criterion -> mean over judges and tips."""
+    found: dict[str, list[int]] = {}
+    for record in records:
+        for scores in record.scores.values():
+            for criterion, score in zip(record.criteria, scores, strict=True):
+                found.setdefault(criterion, []).append(score)
+    return {criterion: sum(scores) / len(scores) for criterion, scores in found.items()}
+
+
+def _row(api: Service, experiment_id: str, entry: Entry, pending: bool, scores: dict[str, float]) -> RunRow:
+    cell = entry.cell
     metrics = cell.run.metrics
     peak = metrics.get("peak_memory_bytes")
     return RunRow(
@@ -110,11 +170,12 @@ def _row(api: Service, experiment_id: str, cell: CellRecord) -> RunRow:
         prompt=cell.prompt,
         scenario=cell.scenario,
         status="finished" if cell.finished else "failed",
-        pending=is_pending(cell),
+        standing=entry.standing,
+        pending=pending,
         n_tips=cell.n_tips,
         n_candidates=cell.n_candidates,
         judges=tuple(sorted({record.judge for record in cell.scores})),
-        scores={k.removeprefix("score_"): v for k, v in metrics.items() if k.startswith("score_")},
+        scores=scores,
         failure=_failure(cell),
         tokens_per_s=metrics.get("tokens_per_s"),
         ttft_s=metrics.get("ttft_s"),
@@ -136,13 +197,24 @@ async def tips(
     api: Api,
     model: Annotated[str, Query(pattern=NAME, examples=["gemma3:1b"])],
     prompt: Annotated[str, Query(pattern=NAME, examples=["v1"])],
+    row: Annotated[
+        str,
+        Query(
+            pattern=r"^([0-9a-f]{16})?$", description="one row of the board (row.id), where several have these names"
+        ),
+    ] = "",
 ) -> Tips:
     """What a model wrote with a prompt, scenario by scenario, with every judge's scores."""
     experiment_id, store = await api.experiment_id(experiment), api.store
     rubric = api.rubric()
-    cells, _ = await api.in_store(store.cell_page, experiment_id, {"model": model, "prompt": prompt}, 200)
-    filled = {cell.scenario for cell in cells if cell.finished}
-    cells = [cell for cell in cells if cell.finished or cell.scenario not in filled]
+    census = (await api.known(experiment_id)).census
+    judges = Judges((e.cell for e in census.counted), rubric.hash)
+    labels = {info.row.id: (info.model, info.prompt) for info in census.rows if info.current}
+    cells = [
+        entry.cell
+        for entry in (*census.counted, *census.failed)
+        if labels.get(entry.row.id) == (model, prompt) and (not row or entry.row.id == row)
+    ]
     results = await api.in_store(store.results, [cell.run for cell in cells])
     return Tips(
         experiment=experiment,
@@ -150,24 +222,24 @@ async def tips(
         prompt=prompt,
         criteria=tuple(c.id for c in rubric.criteria),
         groups=tuple(
-            _group(api, experiment_id, cell, result, rubric.hash)
+            _group(api, experiment_id, cell, result, judges)
             for cell, result in sorted(zip(cells, results, strict=True), key=lambda pair: pair[0].scenario)
         ),
     )
 
 
-def _group(api: Service, experiment_id: str, cell: CellRecord, result: CellResult, rubric_hash: str) -> TipGroup:
+def _group(api: Service, experiment_id: str, cell: CellRecord, result: CellResult, judges: Judges) -> TipGroup:
     return TipGroup(
         scenario=cell.scenario,
         situation=result.situation,
         run_id=cell.run.run_id,
         failure=_failure(cell),
-        tips=tuple(_tip(candidate, _scores(cell, candidate.index, rubric_hash)) for candidate in result.candidates),
+        tips=tuple(_tip(candidate, _scores(cell, candidate.index, judges)) for candidate in result.candidates),
         mlflow_url=api.mlflow_link(experiment_id, cell.run.run_id),
     )
 
 
-def _scores(cell: CellRecord, index: int, rubric_hash: str) -> list[TipScore]:
+def _scores(cell: CellRecord, index: int, judges: Judges) -> list[TipScore]:
     return [
         TipScore(
             judge=record.judge,
@@ -176,7 +248,7 @@ def _scores(cell: CellRecord, index: int, rubric_hash: str) -> list[TipScore]:
             repeat=dict(zip(record.criteria, record.repeats[index], strict=True)) if index in record.repeats else None,
         )
         for record in cell.scores
-        if record.rubric_hash == rubric_hash and index in record.scores
+        if judges.is_in_force(record) and index in record.scores
     ]
 
 

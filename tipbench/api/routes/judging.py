@@ -25,13 +25,15 @@ from tipbench.api.models import (
 )
 from tipbench.api.problems import Problem, documented, invalid
 from tipbench.api.routes.common import Api, Experiment, JudgeName
-from tipbench.api.service import Service
+from tipbench.api.service import Known, Service
 from tipbench.api.web import note
 from tipbench.catalog import Rubric
+from tipbench.counting.judged import Asked
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric
 from tipbench.judging.validate import exchange_bytes, parse_exchange
 from tipbench.stages import apply as apply_stage
 from tipbench.stages import export as export_stage
+from tipbench.store.records import CellRecord
 
 router = APIRouter(prefix="/api/bench/judging", tags=["judging"])
 PREVIOUS = 20
@@ -58,13 +60,28 @@ async def export(
     experiment: Experiment,
     api: Api,
     judge: Annotated[str | None, Query(pattern=JUDGE_NAME, description="what this judge has not scored")] = None,
+    asked: Annotated[
+        str | None,
+        Query(
+            alias="for",
+            pattern=JUDGE_NAME,
+            description="what waits for anyone (but the baseline), manual (a person or an agent), llm, baseline, or a judge",
+        ),
+    ] = None,
     seed: Annotated[int, Query(ge=0, le=2**31)] = 0,
     repeats: Annotated[float, Query(ge=0, le=1, description="share of tips shown twice")] = REPEATS,
 ) -> Response:
     """The blind exchange file: rubric, instructions, and every tip that the judge (by default: anybody) has not scored."""
     await api.experiment_id(experiment)
     result = await api.in_store(
-        export_stage.run, experiment, api.store, api.rubric(), judge=judge, seed=seed, repeats=repeats
+        export_stage.run,
+        experiment,
+        api.store,
+        api.rubric(),
+        judge=judge,
+        asked=export_stage.asked_by(asked) if asked else None,
+        seed=seed,
+        repeats=repeats,
     )
     headers = {"Content-Disposition": f'attachment; filename="{experiment}-{result.exchange.export_id}.json"'}
     return Response(exchange_bytes(result.exchange), media_type="application/json", headers=headers)
@@ -130,15 +147,16 @@ async def next_items(
 ) -> JudgingNext:
     """The next tips for a judge, blind. Judges who work at the same time get different ones, as long as there are enough."""
     experiment_id, rubric = await api.experiment_id(experiment), api.rubric()
-    cells = await api.scored(experiment_id)
-    key = await _key(api, experiment, experiment_id, rubric, cells, judge)
-    entries = await api.in_store(handout.entries, key, cells, rubric.hash, judge)
+    known = await api.known(experiment_id, judging=True)
+    key = await _key(api, experiment, experiment_id, rubric, known, judge)
+    entries = await api.in_store(handout.entries, key, known.cells, rubric.hash, judge)
     open_entries = handout.still_open(entries, scope)
     shown: handout.Shown = request.app.state.shown
     chosen = handout.in_turn(open_entries, judge, shown)[:limit]
     for entry in chosen:
         shown.show(judge, (entry.run_id, entry.index))
     criteria = [c.id for c in rubric.criteria]
+    counts = await api.in_store(handout.counts, entries, known.cells, rubric.hash, judge, scope)
     done = [e for e in entries if e.own is not None]
     return JudgingNext(
         experiment=experiment,
@@ -146,10 +164,11 @@ async def next_items(
         items=tuple(_item(entry, key["export_id"], criteria) for entry in chosen),
         previous=tuple(_item(entry, key["export_id"], criteria) for entry in done[-PREVIOUS:]),
         progress=JudgingProgress(
-            total=len(entries),
-            done=len(done),
-            left=len(open_entries),
-            pending=sum(not e.scored for e in entries if not e.repeat),
+            total=counts.total,
+            done=counts.done,
+            left=counts.left,
+            others=counts.total - counts.done - counts.left,
+            pending=counts.pending,
         ),
         instructions=rubric.instructions,
         rubric=_exchange_rubric(rubric),
@@ -162,17 +181,31 @@ async def _key(
     experiment: str,
     experiment_id: str,
     rubric: Rubric,
-    cells: Mapping[str, handout.Scored],
+    known: Known,
     judge: str,
 ) -> Mapping[str, Any]:
     """The key of the newest file that was made for this judge; of a new one when that lacks anything."""
     latest = await api.in_store(api.store.latest_export, experiment_id, judge)
     key = await api.export_key(experiment_id, latest) if latest else None
-    if key is None or await api.in_store(handout.lacks, key, cells, rubric.hash, judge):
-        exported = await api.in_store(export_stage.run, experiment, api.store, rubric, judge=judge, repeats=REPEATS)
+    if key is None or await api.in_store(handout.lacks, key, known.cells, rubric.hash, judge):
+        exported = await api.in_store(
+            export_stage.from_census,
+            experiment,
+            experiment_id,
+            known.census,
+            api.store,
+            rubric,
+            judge,
+            Asked(judge),
+            repeats=REPEATS,
+        )
         if exported.n_items or key is None:
             key = await api.export_key(experiment_id, exported.exchange.export_id)
     return key or {"export_id": "", "items": {}}
+
+
+def _cells_of(api: Service, run_id: str, experiment_id: str) -> dict[str, CellRecord]:
+    return {cell.run.run_id: cell for cell in api.store.cells_of([run_id], experiment_id)}
 
 
 def _item(entry: handout.Entry, export_id: str, criteria: Sequence[str]) -> JudgingItem:
@@ -205,7 +238,7 @@ async def put_item(
     faults = _score_faults(rubric, body.scores)
     if faults:
         raise invalid(f"{len(faults)} fault{'s' * (len(faults) > 1)} in the scores", *faults)
-    run_id, *_, scenario, tip = key["items"][item_id]
+    run_id, _, _, scenario, tip, *_ = key["items"][item_id]
     exchange = Exchange(
         experiment=experiment,
         export_id=body.export_id,
@@ -225,10 +258,15 @@ async def put_item(
         ),
     )
     async with _applying(api, experiment_id):
-        result = await api.in_store(
-            apply_stage.run_on, exchange, api.store, experiment_id, key, source="the scores", reason=body.reason
+        # The cell as it is known here, or as it is now: what others scored of it meanwhile changes nothing of this score.
+        known = (await api.known(experiment_id, judging=True)).cells
+        cells = (
+            {run_id: known[run_id]} if run_id in known else await api.in_store(_cells_of, api, run_id, experiment_id)
         )
-        await api.saved(experiment_id, [run_id])
+        result, after = await api.in_store(
+            apply_stage.run_on, exchange, api.store, experiment_id, key, cells, source="the scores", reason=body.reason
+        )
+        await api.saved(experiment_id, after)
     api.metrics.scores.inc(result.new + result.changed)
     outcome: Literal["new", "changed", "unchanged"] = (
         "new" if result.new else "changed" if result.changed else "unchanged"

@@ -21,6 +21,9 @@ MEDIA = {
     "csv": "text/csv",
     "html": "text/html",
 }
+Z_95 = 1.96
+"""Half the width of a 95% interval, in standard errors."""
+Verdict = Literal["better", "worse", "could be chance", "unknown"]
 REPORT_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 """The report is one file with its styles in it, and with tips that models wrote; nothing in it may run."""
 
@@ -52,6 +55,10 @@ async def leaderboard(
     request: Request,
     api: Api,
     judges: Judges = None,
+    versions: Annotated[
+        Literal["current", "all"],
+        Query(description="all: older versions of models, prompts and scenarios as rows, too"),
+    ] = "current",
     format: Annotated[
         Literal["json", "md", "csv", "html"] | None, Query(description="wins over suffix and Accept")
     ] = None,
@@ -64,7 +71,8 @@ async def leaderboard(
         if dot and suffix in MEDIA and len(stem) > len("tip-bench-"):
             experiment, kind = stem, suffix
     kind = kind or _accepted(request.headers.get("Accept", "*/*"))
-    board = await api.board(experiment, judges or (), fresh=request.headers.get("Cache-Control") == "no-cache")
+    fresh = request.headers.get("Cache-Control") == "no-cache"
+    board = await api.board(experiment, judges or (), versions=versions, fresh=fresh)
     headers = _validators(board, kind)
     if kind == "html":
         headers["Content-Security-Policy"] = REPORT_CSP
@@ -116,13 +124,15 @@ async def plot(
     request: Request,
     api: Api,
     judges: Judges = None,
+    narrow: Annotated[bool, Query(description="tradeoff: its two parts one above the other")] = False,
 ) -> Response:
     """The leaderboard's figures as SVG that follows the colour of the page it is put into."""
     board = await api.board(experiment, judges or ())
-    headers = _validators(board, plot)
+    kind = "tradeoff-narrow" if narrow and plot == "tradeoff" else plot
+    headers = _validators(board, kind)
     if headers["ETag"] in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)
-    svg = await api.rendering(board, plot)
+    svg = await api.rendering(board, kind)
     return Response(svg, media_type="image/svg+xml", headers=headers) if svg else Response(status_code=204)
 
 
@@ -136,15 +146,17 @@ async def compare(
     if left == right:
         raise invalid("1 fault in the request", ("right", "is the same experiment as left"))
     one, other = (await api.board(left)).leaderboard, (await api.board(right)).leaderboard
-    cells: dict[tuple[str, str], list[Cell | None]] = {}
+    cells: dict[tuple[str, str, str], list[Cell | None]] = {}
     for side, board in enumerate((one, other)):
         for cell in board.cells:
-            cells.setdefault((cell.model, cell.prompt), [None, None])[side] = cell
+            cells.setdefault((cell.model, cell.prompt, cell.variant), [None, None])[side] = cell
     return Comparison(
         left=left,
         right=right,
+        scale_min=min(one.scale_min, other.scale_min),
+        scale_max=max(one.scale_max, other.scale_max),
         warnings=tuple(_cautions(one, other)),
-        cells=tuple(_compared(model, prompt, *pair) for (model, prompt), pair in cells.items()),
+        cells=tuple(_compared(model, prompt, *pair) for (model, prompt, _), pair in cells.items()),
     )
 
 
@@ -171,8 +183,27 @@ def _compared(model: str, prompt: str, left: Cell | None, right: Cell | None) ->
     if left and right and left.seconds_per_tip and right.seconds_per_tip:
         ratio = right.seconds_per_tip / left.seconds_per_tip
     return ComparedCell(
-        model=model, prompt=prompt, left=left, right=right, difference=difference, se=se, seconds_ratio=ratio
+        model=model,
+        prompt=prompt,
+        left=left,
+        right=right,
+        difference=difference,
+        se=se,
+        half_width=None if se is None else Z_95 * se,
+        verdict=_verdict(difference, se),
+        seconds_ratio=ratio,
     )
+
+
+def _verdict(difference: float | None, se: float | None) -> Verdict | None:
+    """Is the change more than chance would make it?"""
+    if difference is None:
+        return None
+    if se is None:
+        return "unknown"
+    if abs(difference) <= Z_95 * se:
+        return "could be chance"
+    return "better" if difference > 0 else "worse"
 
 
 @router.get("/agreement/{experiment}", responses=documented(401, 404, 422, 502, 503))

@@ -6,12 +6,14 @@ import { UNKNOWN, bytes, chance, count, interval, number, percent, seconds, sign
 import { crumb, empty, head, notice, pill, scaleBar } from "../parts.js";
 
 export async function cellPage({ parts: [experiment], query, signal }) {
-  const [model, prompt] = [query.get("model"), query.get("prompt")];
+  const [model, prompt, row] = ["model", "prompt", "row"].map((name) => query.get(name));
   const [board, { groups }] = await Promise.all([
-    api.leaderboard(experiment, signal),
-    api.tips(experiment, { model, prompt }, signal),
+    api.leaderboard(experiment, {}, signal),
+    api.tips(experiment, { model, prompt, row }, signal),
   ]);
-  const cell = board.cells.find((one) => one.model === model && one.prompt === prompt);
+  const cell = board.cells.find(
+    (one) => one.model === model && one.prompt === prompt && (!row || one.row?.id === row),
+  );
   if (!cell)
     throw new ApiError({
       status: 404,
@@ -24,7 +26,10 @@ export async function cellPage({ parts: [experiment], query, signal }) {
     { class: "stack" },
     head([h("span", { class: "tag" }, model), " with ", h("span", { class: "tag" }, prompt)], {
       crumbs: crumb(ranking, "Tips"),
+      lead: cell.variant,
     }),
+    cell.row?.same_tips?.length > 0 &&
+      notice("warn", h("strong", null, "The same tips, letter for letter: "), cell.row.same_tips.join("; "), "."),
     figures(cell, board),
     groups.length
       ? groups.map(scenario)

@@ -4,20 +4,9 @@ import { ApiError, api } from "../api.js";
 import { announce, attribute, fill, h } from "../dom.js";
 import { bytes, count, duration, parameters } from "../format.js";
 import { crumb, field, head, meter, notice, words } from "../parts.js";
+import { AFFECT_MODELS, CollectionForm, MAIN_KEYS, Turns } from "../state/form.js";
 
 const WAIT_MS = 350;
-const MAIN_KEYS = new Set([
-  "experiment",
-  "models",
-  "prompts",
-  "n_scenarios",
-  "n_tips",
-  "temperature",
-  "judge",
-  "judge_model",
-  "judge_timeout_hours",
-]);
-const AFFECT_MODELS = new Set(["max_model_b", "num_ctx", "memory_limit", "parallel", "engine", "ollama_url"]);
 const JUDGES = {
   manual: ["People or agents", "You score in this panel, or an agent does over the API. The run waits."],
   llm: ["A language model", "Another model scores every tip against the rubric."],
@@ -39,70 +28,31 @@ const LABELS = {
 
 export async function collectPage({ query, signal, go }) {
   const again = query.get("again");
-  const [form, known, earlier] = await Promise.all([
+  const [schema, known, earlier] = await Promise.all([
     api.form(signal),
     api.experiments(signal).catch(() => []),
     again ? api.dagRun(again, signal).catch(() => null) : null,
   ]);
-  const view = new CollectForm(form, {
-    signal,
-    go,
-    known,
-    wanted: earlier?.config ?? {},
-    experiment: query.get("experiment"),
-  });
-  return { title: "Run collection", content: view.content };
+  const form = new CollectionForm(schema, earlier?.config, query.get("experiment"));
+  return { title: "Run collection", content: new CollectView(form, schema, known, { signal, go }).content };
 }
 
-class CollectForm {
-  constructor(form, { signal, go, known, wanted, experiment }) {
-    // A key without a default means nothing where this API runs.
-    this.schema = Object.fromEntries(Object.entries(form.schema.properties).filter(([name]) => name in form.defaults));
-    this.defaults = { ...form.defaults };
-    this.values = { ...form.defaults, ...wanted };
-    if (experiment) this.values.experiment = experiment;
-    this.form = form;
-    this.signal = signal;
-    this.go = go;
+/** Draws a CollectionForm, and hands it what is typed and ticked. */
+class CollectView {
+  constructor(form, schema, known, { signal, go }) {
+    Object.assign(this, { form, schema, signal, go });
     this.fields = {}; // key -> an element with say(text)
     this.touched = new Set();
-    this.extra = []; // model tags that were typed in
-    this.asked = { models: 0, estimate: 0 }; // of several questions under way, the answer to the last one counts
-    this.renew();
+    this.turns = { models: new Turns(), estimate: new Turns() };
 
     this.problems = h("div", { class: "stack tight", tabindex: -1 });
     this.summary = h("div", { class: "stack tight" });
+    this.consequences = h("div", { class: "stack tight", id: "consequences", "aria-live": "polite" });
     this.modelList = h("div", { class: "choices" });
-    this.button = h("button", { class: "button primary", type: "submit" }, "Start collection");
-    const body = h(
-      "form",
-      {
-        class: "two aside",
-        novalidate: true,
-        on: {
-          submit: (event) => this.submit(event),
-          input: (event) => this.changed(event),
-          change: (event) => this.changed(event),
-        },
-      },
-      h(
-        "div",
-        { class: "stack" },
-        this.problems,
-        this.where(known),
-        this.models(),
-        this.prompts(),
-        this.size(),
-        this.judge(),
-        this.advanced(),
-      ),
-      h(
-        "aside",
-        { class: "card stack sticky", "aria-label": "What will run" },
-        h("h2", null, "What will run"),
-        this.summary,
-        this.button,
-      ),
+    this.button = h(
+      "button",
+      { class: "button primary", type: "submit", "aria-describedby": "consequences" },
+      "Start collection",
     );
     this.content = h(
       "div",
@@ -111,18 +61,41 @@ class CollectForm {
         crumbs: crumb("Run collection"),
         lead: "Every model writes tips with every prompt for the same scenarios. Cells that are finished already are not collected again.",
       }),
-      body,
+      h(
+        "form",
+        {
+          class: "two aside",
+          novalidate: true,
+          on: {
+            submit: (event) => this.submit(event),
+            input: (event) => this.changed(event),
+            change: (event) => this.changed(event),
+          },
+        },
+        h(
+          "div",
+          { class: "stack" },
+          this.problems,
+          this.where(known),
+          this.models(),
+          this.prompts(),
+          this.size(),
+          this.judge(),
+          this.advanced(),
+        ),
+        h(
+          "aside",
+          { class: "card stack sticky", "aria-label": "What will run" },
+          h("h2", null, "What will run"),
+          this.summary,
+          this.consequences,
+          this.button,
+        ),
+      ),
     );
     signal.addEventListener("abort", () => [clearTimeout(this.timer), clearTimeout(this.modelTimer)]);
-    this.loadModels();
-    this.estimate();
-  }
-
-  /** A double click or a retry repeats this key, so that it starts one run; another configuration gets another key. */
-  renew() {
-    this.key = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
-      byte.toString(16).padStart(2, "0"),
-    ).join("");
+    this.loadModels().then(() => this.estimate());
+    this.drawConsequences();
   }
 
   // -- sections ----------------------------------------------------------------------------------
@@ -131,7 +104,7 @@ class CollectForm {
     const input = h("input", {
       type: "text",
       name: "experiment",
-      value: this.values.experiment,
+      value: this.form.values.experiment,
       list: "known-experiments",
       spellcheck: "false",
       autocomplete: "off",
@@ -152,7 +125,6 @@ class CollectForm {
   }
 
   models() {
-    this.chosen = new Set(split(this.values.models));
     const input = h("input", {
       type: "text",
       id: "add-model",
@@ -179,12 +151,11 @@ class CollectForm {
         ),
       ),
     );
-    this.fields.models = this.groupError(set, "models");
+    this.fields.models = groupError(set, "models");
     return set;
   }
 
   prompts() {
-    const chosen = new Set(split(this.values.prompts));
     const set = h(
       "fieldset",
       { class: "card", "aria-describedby": "prompts-error" },
@@ -192,9 +163,14 @@ class CollectForm {
       h(
         "div",
         { class: "choices" },
-        this.form.prompts.map((prompt) =>
+        this.schema.prompts.map((prompt) =>
           choice(
-            { type: "checkbox", name: "prompts", value: prompt.name, checked: chosen.has(prompt.name) },
+            {
+              type: "checkbox",
+              name: "prompts",
+              value: prompt.name,
+              checked: this.form.prompts.has(prompt.name),
+            },
             h("span", { class: "tag" }, prompt.name),
             "",
             prompt.description,
@@ -202,24 +178,20 @@ class CollectForm {
         ),
       ),
     );
-    this.fields.prompts = this.groupError(set, "prompts");
+    this.fields.prompts = groupError(set, "prompts");
     return set;
   }
 
   size() {
-    const total = this.form.scenarios.length;
+    const total = this.schema.scenarios.length;
+    const first = (n) => (n === 1 ? "Only the first" : `The first ${n}`);
+    const numbers = Array.from({ length: total - 1 }, (_, i) => total - 1 - i);
     const scenarios = field(
       h(
         "select",
         { name: "n_scenarios" },
         h("option", { value: "0" }, `All ${total}`),
-        Array.from({ length: total - 1 }, (_, i) =>
-          h(
-            "option",
-            { value: String(total - 1 - i), selected: this.values.n_scenarios === total - 1 - i },
-            total - 1 - i === 1 ? "Only the first" : `The first ${total - 1 - i}`,
-          ),
-        ),
+        numbers.map((n) => h("option", { value: String(n), selected: this.form.values.n_scenarios === n }, first(n))),
       ),
       "Scenarios",
       { hint: "Scenarios, not tips, make a ranking sure." },
@@ -240,7 +212,7 @@ class CollectForm {
   }
 
   judge() {
-    const modes = this.schema.judge.enum;
+    const modes = this.form.schema.judge.enum;
     const model = this.input("judge_model", "Judge’s model");
     const timeout = this.input("judge_timeout_hours", "Wait at most, in hours", { step: "any" });
     this.judgeDetails = { manual: timeout, llm: model };
@@ -253,7 +225,7 @@ class CollectForm {
         { class: "choices grid" },
         modes.map((mode) =>
           choice(
-            { type: "radio", name: "judge", value: mode, checked: this.values.judge === mode },
+            { type: "radio", name: "judge", value: mode, checked: this.form.values.judge === mode },
             JUDGES[mode]?.[0] ?? mode,
             "",
             JUDGES[mode]?.[1],
@@ -262,14 +234,14 @@ class CollectForm {
       ),
       h("div", { class: "push-top" }, model, timeout),
     );
-    this.fields.judge = this.groupError(set, "judge");
-    this.showJudge(this.values.judge);
+    this.fields.judge = groupError(set, "judge");
+    this.showJudge();
     return set;
   }
 
   advanced() {
-    const names = Object.keys(this.schema).filter((name) => !MAIN_KEYS.has(name));
-    const changed = names.some((name) => this.values[name] !== this.defaults[name]);
+    const names = Object.keys(this.form.schema).filter((name) => !MAIN_KEYS.has(name));
+    const changed = names.some((name) => this.form.values[name] !== this.form.defaults[name]);
     this.more = h(
       "details",
       { class: "card", open: changed },
@@ -285,67 +257,27 @@ class CollectForm {
 
   /** A field for a key, made from its schema. */
   input(name, label, more = {}) {
-    const rules = this.schema[name];
-    const value = this.values[name];
-    let control;
-    if (rules.enum)
-      control = h(
-        "select",
-        { name },
-        rules.enum.map((one) => h("option", { value: one, selected: one === value }, one)),
-      );
-    else if (rules.type === "boolean")
-      control = h(
-        "select",
-        { name },
-        h("option", { value: "false" }, "no"),
-        h("option", { value: "true", selected: value === true }, "yes"),
-      );
-    else if (rules.type === "string")
-      control = h("input", { type: "text", name, value: value ?? "", spellcheck: "false", autocomplete: "off" });
-    else
-      control = h("input", {
-        type: "number",
-        inputmode: rules.type === "integer" ? "numeric" : "decimal",
-        name,
-        value: value ?? "",
-        min: rules.minimum,
-        max: rules.maximum,
-        step: rules.type === "integer" ? 1 : "any",
-        ...more,
-      });
-    this.fields[name] = field(control, label ?? LABELS[name] ?? sentence(name.replace(/_/g, " ")), {
+    const rules = this.form.schema[name];
+    const value = this.form.values[name];
+    this.fields[name] = field(control(name, rules, value, more), label ?? LABELS[name] ?? sentence(name.replace(/_/g, " ")), {
       hint: rules.description,
     });
     return this.fields[name];
   }
 
-  groupError(set, name) {
-    const error = h("p", { class: "error", id: `${name}-error` });
-    set.append(error);
-    set.say = (text) => fill(error, text ?? "");
-    return set;
-  }
-
   // -- models ------------------------------------------------------------------------------------
 
   async loadModels() {
-    const turn = ++this.asked.models;
-    const config = this.config();
-    const query = Object.fromEntries(
-      [...AFFECT_MODELS]
-        .filter((name) => config[name] !== undefined && config[name] !== "")
-        .map((name) => [name, config[name]]),
-    );
-    if (!this.rows) fill(this.modelList, h("p", { class: "soft" }, "Asking the engine…"));
+    const isLatest = this.turns.models.latest();
+    if (!this.form.rows) fill(this.modelList, h("p", { class: "soft" }, "Asking the engine…"));
     try {
-      const answer = await api.models(
-        { models: [...new Set([...split(this.defaults.models), ...this.chosen, ...this.extra])].join(","), ...query },
-        this.signal,
-      );
-      if (turn === this.asked.models) this.drawModels(answer);
+      const answer = await api.models(this.form.modelsQuery(), this.signal);
+      if (!isLatest()) return;
+      this.form.answered(answer);
+      this.drawModels(answer);
+      this.drawConsequences();
     } catch (error) {
-      if (this.signal.aborted || turn !== this.asked.models || !(error instanceof ApiError)) return;
+      if (this.signal.aborted || !isLatest() || !(error instanceof ApiError)) return;
       // A setting that is at fault is shown at its own field by the estimate.
       if (error.status !== 422)
         fill(this.modelList, notice("bad", h("strong", null, `${words(error)[0]}. `), words(error)[1]));
@@ -353,7 +285,6 @@ class CollectForm {
   }
 
   drawModels({ models, available, problem, memory_limit_bytes: limit }) {
-    this.rows = models;
     const order = (row) => (row.allowed ? (row.installed ? 0 : 1) : 2);
     fill(
       this.modelList,
@@ -377,7 +308,7 @@ class CollectForm {
         type: "checkbox",
         name: "models",
         value: row.model,
-        checked: row.allowed && this.chosen.has(row.model),
+        checked: row.allowed && this.form.models.has(row.model),
         disabled: !row.allowed,
       },
       h("span", { class: "tag" }, row.model),
@@ -389,77 +320,48 @@ class CollectForm {
   }
 
   addModel(input) {
-    const tags = split(input.value);
+    const tags = this.form.add(input.value);
     if (!tags.length) return input.focus();
-    this.extra.push(...tags);
-    tags.forEach((tag) => this.chosen.add(tag));
     input.value = "";
     announce(`${tags.join(", ")} added`);
-    this.renew();
     this.loadModels().then(() => this.estimate());
     return input.focus();
   }
 
-  // -- what is in the form -----------------------------------------------------------------------
+  // -- what is typed and ticked ------------------------------------------------------------------
 
-  config() {
-    const config = {};
-    if (!this.content) return { ...this.values };
-    for (const [name, rules] of Object.entries(this.schema)) {
-      if (name === "models" || name === "prompts") continue;
-      const control = this.content.querySelector(name === "judge" ? "[name=judge]:checked" : `[name="${name}"]`);
-      if (!control) continue;
-      const value = typed(control.value, rules);
-      // What was not changed is left to the server, whose defaults may change.
-      if (MAIN_KEYS.has(name) || value !== this.defaults[name]) config[name] = value;
-    }
-    if (!config.judge_model) delete config.judge_model;
-    if (config.judge !== "manual") delete config.judge_timeout_hours;
-    config.prompts = this.checked("prompts").join(",");
-    const allowed = new Set((this.rows ?? []).filter((row) => !row.allowed).map((row) => row.model));
-    config.models = (this.rows ? this.checked("models") : [...this.chosen])
-      .filter((model) => !allowed.has(model))
-      .join(",");
-    return config;
-  }
-
-  checked(name) {
-    return [...this.content.querySelectorAll(`[name="${name}"]:checked`)].map((box) => box.value);
-  }
-
-  changed({ target }) {
-    if (!target.name) return;
-    this.touched.add(target.name);
-    this.renew();
-    if (target.name === "models") {
-      if (target.checked) this.chosen.add(target.value);
-      else this.chosen.delete(target.value);
-    }
-    if (target.name === "judge") this.showJudge(target.value);
-    if (AFFECT_MODELS.has(target.name)) {
+  changed({ target: { name, value, checked } }) {
+    if (!name) return;
+    this.touched.add(name);
+    if (name === "models" || name === "prompts") this.form.choose(name, value, checked);
+    else this.form.put(name, value);
+    if (name === "judge") this.showJudge();
+    if (AFFECT_MODELS.has(name)) {
       clearTimeout(this.modelTimer);
       this.modelTimer = setTimeout(() => this.loadModels(), WAIT_MS);
     }
+    this.drawConsequences();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.estimate(), WAIT_MS);
   }
 
-  showJudge(mode) {
-    for (const [name, element] of Object.entries(this.judgeDetails)) element.hidden = name !== mode;
+  showJudge() {
+    for (const [name, element] of Object.entries(this.judgeDetails)) element.hidden = name !== this.form.values.judge;
   }
 
   // -- estimate and start ------------------------------------------------------------------------
 
   async estimate() {
-    const turn = ++this.asked.estimate;
-    const config = this.config();
+    const isLatest = this.turns.estimate.latest();
+    const config = this.form.config();
+    if (this.form.obstacle) return void fill(this.summary);
     try {
       const found = await api.estimate(config, this.signal);
-      if (turn !== this.asked.estimate) return;
+      if (!isLatest()) return;
       this.say([], this.touched);
-      this.drawSummary(found, config);
+      fill(this.summary, summary(found, config, this.schema.scenarios.length));
     } catch (error) {
-      if (this.signal.aborted || turn !== this.asked.estimate || !(error instanceof ApiError)) return;
+      if (this.signal.aborted || !isLatest() || !(error instanceof ApiError)) return;
       if (error.status === 422) {
         this.say(error.errors, this.touched);
         fill(this.summary, h("p", { class: "soft" }, "Some fields need another value first."));
@@ -467,37 +369,38 @@ class CollectForm {
     }
   }
 
-  drawSummary({ cells, tips, seconds, complete, models }, config) {
-    const scenarios = config.n_scenarios || this.form.scenarios.length;
-    const time =
-      seconds === null
-        ? "Unknown: none of these models has been measured here yet."
-        : complete
-          ? "from the pace of earlier runs"
-          : "for the models measured before; the others come on top";
+  /** What a start would pull, lack, or why it would collect nothing; then it is not offered. */
+  drawConsequences() {
+    const { obstacle, missing, pulls, wanted, rows } = this.form;
+    attribute(this.button, "disabled", Boolean(obstacle) && rows !== null);
+    const names = missing.flatMap((model, n) => [n > 0 && ", ", h("span", { class: "tag" }, model)]);
+    const several = missing.length > 1;
+    const without = wanted.length > missing.length ? " The run goes on without." : "";
     fill(
-      this.summary,
-      h(
-        "div",
-        null,
-        h("p", { class: "big" }, count(tips, "tip")),
-        h(
-          "p",
-          { class: "soft small" },
-          `${count(models.length, "model")} × ${count(split(config.prompts).length, "prompt")} × ${count(scenarios, "scenario")}`,
-          ` = ${count(cells, "cell")}, ${count(config.n_tips, "tip")} each`,
+      this.consequences,
+      missing.length > 0 &&
+        pulls &&
+        notice("info", h("strong", null, "Will be pulled first: "), names, ". That needs the network and disk space."),
+      missing.length > 0 &&
+        !pulls &&
+        notice(
+          "warn",
+          names,
+          h("strong", null, ` ${several ? "are" : "is"} not there.`),
+          without,
+          this.form.values.engine === "embedded"
+            ? ""
+            : [
+                " To have ",
+                several ? "them: " : "it: ",
+                "pull" in this.form.schema
+                  ? "set “Pull missing models” under More settings, or run "
+                  : "run ",
+                h("code", null, `ollama pull ${missing[0]}`),
+                ".",
+              ],
         ),
-      ),
-      h(
-        "dl",
-        { class: "facts-list" },
-        h("dt", null, "Will take"),
-        h("dd", null, seconds === null ? "?" : `${complete ? "about" : "at least"} ${duration(seconds)}`),
-        models
-          .filter((one) => one.seconds !== null && models.length > 1)
-          .map((one) => [h("dt", { class: "tag" }, one.model), h("dd", null, duration(one.seconds))]),
-      ),
-      h("p", { class: "soft small" }, time),
+      obstacle && rows !== null && h("p", { class: "error" }, obstacle),
     );
   }
 
@@ -517,7 +420,7 @@ class CollectForm {
     fill(this.button, "Starting…");
     fill(this.problems);
     try {
-      const started = await api.start(this.config(), this.key);
+      const started = await api.start(this.form.config(), this.form.key);
       this.go(`run/${encodeURIComponent(started.id)}`);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -567,6 +470,77 @@ class CollectForm {
   }
 }
 
+/** An input or a list for one key, by its rules. */
+function control(name, rules, value, more) {
+  if (rules.enum)
+    return h(
+      "select",
+      { name },
+      rules.enum.map((one) => h("option", { value: one, selected: one === value }, one)),
+    );
+  if (rules.type === "boolean")
+    return h(
+      "select",
+      { name },
+      h("option", { value: "false" }, "no"),
+      h("option", { value: "true", selected: value === true }, "yes"),
+    );
+  if (rules.type === "string")
+    return h("input", { type: "text", name, value: value ?? "", spellcheck: "false", autocomplete: "off" });
+  return h("input", {
+    type: "number",
+    inputmode: rules.type === "integer" ? "numeric" : "decimal",
+    name,
+    value: value ?? "",
+    min: rules.minimum,
+    max: rules.maximum,
+    step: rules.type === "integer" ? 1 : "any",
+    ...more,
+  });
+}
+
+/** How much it will be, and how long it will take. */
+function summary({ cells, tips, seconds, complete, models }, config, allScenarios) {
+  const scenarios = config.n_scenarios || allScenarios;
+  const prompts = config.prompts.split(",").length;
+  const time =
+    seconds === null
+      ? "Unknown: none of these models has been measured here yet."
+      : complete
+        ? "from the pace of earlier runs"
+        : "for the models measured before; the others come on top";
+  return [
+    h(
+      "div",
+      null,
+      h("p", { class: "big" }, count(tips, "tip")),
+      h(
+        "p",
+        { class: "soft small" },
+        `${count(models.length, "model")} × ${count(prompts, "prompt")} × ${count(scenarios, "scenario")}`,
+        ` = ${count(cells, "cell")}, ${count(config.n_tips, "tip")} each`,
+      ),
+    ),
+    h(
+      "dl",
+      { class: "facts-list" },
+      h("dt", null, "Will take"),
+      h("dd", null, seconds === null ? "?" : `${complete ? "about" : "at least"} ${duration(seconds)}`),
+      models
+        .filter((one) => one.seconds !== null && models.length > 1)
+        .map((one) => [h("dt", { class: "tag" }, one.model), h("dd", null, duration(one.seconds))]),
+    ),
+    h("p", { class: "soft small" }, time),
+  ];
+}
+
+function groupError(set, name) {
+  const error = h("p", { class: "error", id: `${name}-error` });
+  set.append(error);
+  set.say = (text) => fill(error, text ?? "");
+  return set;
+}
+
 function choice(props, title, facts, detail) {
   return h(
     "label",
@@ -576,24 +550,6 @@ function choice(props, title, facts, detail) {
     h("span", { class: "facts" }, facts),
     detail && h("span", { class: "detail" }, detail),
   );
-}
-
-function split(text) {
-  return [
-    ...new Set(
-      (text ?? "")
-        .split(",")
-        .map((one) => one.trim())
-        .filter(Boolean),
-    ),
-  ];
-}
-
-/** What stands in a control, as the key's type. What is no number goes to the API as it is, which then says so. */
-function typed(text, { type }) {
-  if (type === "boolean") return text === "true";
-  if (type === "string") return text.trim();
-  return text.trim() === "" || Number.isNaN(Number(text)) ? text : Number(text);
 }
 
 function sentence(text) {

@@ -5,8 +5,6 @@ import { h } from "../dom.js";
 import { UNKNOWN, number, signed } from "../format.js";
 import { cellHead, crumb, empty, head, notice, pill, scaleBar, table, term } from "../parts.js";
 
-const Z_95 = 1.96;
-
 export async function comparePage({ query, signal, go }) {
   const experiments = (await api.experiments(signal)).map((one) => one.name);
   const [a, b] = [query.get("a"), query.get("b")];
@@ -59,7 +57,7 @@ function chooser(experiments, a, b, go) {
   return h("div", { class: "card fields" }, first, second);
 }
 
-function comparison({ left, right, warnings, cells, scale_min = 1, scale_max = 5 }) {
+function comparison({ left, right, warnings, cells, scale_min, scale_max }) {
   const both = cells.filter((cell) => cell.left && cell.right);
   const only = (side, other, name) => {
     const names = cells.filter((cell) => cell[side] && !cell[other]).map((cell) => `${cell.model} with ${cell.prompt}`);
@@ -75,12 +73,10 @@ function comparison({ left, right, warnings, cells, scale_min = 1, scale_max = 5
   ];
 }
 
-/** Is the change more than chance would make it? The two standard errors are taken as independent. */
-function verdict({ difference, se }) {
-  if (difference === null) return "";
-  if (se === null) return h("span", { class: "soft" }, "unknown");
-  if (Math.abs(difference) <= Z_95 * se) return pill("", "could be chance");
-  return pill(difference > 0 ? "good" : "bad", difference > 0 ? "better" : "worse");
+const VERDICTS = { better: "good", worse: "bad", "could be chance": "" };
+
+function verdict({ verdict: said }) {
+  return said in VERDICTS ? pill(VERDICTS[said], said) : h("span", { class: "soft" }, said ?? "");
 }
 
 function pairs(cells, left, right, scale) {
@@ -95,9 +91,7 @@ function pairs(cells, left, right, scale) {
         "td",
         null,
         h("strong", null, signed(cell.difference)),
-        cell.difference !== null &&
-          cell.se !== null &&
-          h("span", { class: "soft small wide" }, ` ± ${number(Z_95 * cell.se)}`),
+        cell.half_width !== null && h("span", { class: "soft small wide" }, ` ± ${number(cell.half_width)}`),
       ),
       h("td", { class: "left wide" }, scaleBar(cell.left, scale), scaleBar(cell.right, scale, "second")),
       h("td", { class: "left" }, verdict(cell)),

@@ -3,6 +3,7 @@
 import { ApiError, api } from "../api.js";
 import { fill, h } from "../dom.js";
 import { ago, count, dateTime, duration } from "../format.js";
+import { split } from "../state/form.js";
 import { empty, head, meter, notice, runPill, words } from "../parts.js";
 
 const REFRESH_MS = 10_000;
@@ -157,8 +158,9 @@ function run(one) {
       h(
         "p",
         { class: "soft small" },
-        `by ${one.started_by ?? "somebody"}`,
-        one.config.models && ` · ${one.config.models.split(",").join(", ")}`,
+        [one.started_by && `by ${one.started_by}`, one.config.models && split(one.config.models).join(", ")]
+          .filter(Boolean)
+          .join(" · "),
       ),
     ),
     h("div", null, runPill(one)),

@@ -1,6 +1,7 @@
 // One run, live: which task and which model is where, how long it will take, and in words what went wrong.
 
 import { api } from "../api.js";
+import { follow } from "../state/stream.js";
 import { announce, fill, h } from "../dom.js";
 import { UNKNOWN, count, dateTime, duration } from "../format.js";
 import { confirm, crumb, head, icon, meter, notice, runPill, words } from "../parts.js";
@@ -55,7 +56,7 @@ export async function runPage({ parts: [id], signal }) {
     );
 
   onState(first);
-  if (!first.ended_at) api.follow(id, { signal, onState, onProblem });
+  if (!first.ended_at) follow(id, { signal, onState, onProblem });
   const clock = setInterval(() => view.now.ended_at || tick(body, view.now), 1000);
   signal.addEventListener("abort", () => clearInterval(clock));
   return { title: `Run of ${first.experiment}`, content };
@@ -97,7 +98,7 @@ function top(run, onCancel) {
   ].filter(([, url]) => url);
   return head([run.experiment, " ", runPill(run)], {
     crumbs: crumb("Run"),
-    lead: `Started by ${run.started_by ?? "somebody"}, ${dateTime(run.started_at ?? run.queued_at)}`,
+    lead: `Started ${run.started_by ? `by ${run.started_by}, ` : ""}${dateTime(run.started_at ?? run.queued_at)}`,
     actions: [
       links.map(([id, url, label]) =>
         h(

@@ -1,0 +1,104 @@
+"""Commands that look and change nothing: `models`, `plan`, `doctor`, `schema`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from tipbench.cli.options import config_options, json_option
+from tipbench.cli.printing import console, print_json
+from tipbench.cli.services import engine_of, store_of
+from tipbench.config import Config
+from tipbench.errors import EXIT_UNREACHABLE
+
+
+@click.command(
+    short_help="What the engine has, and what the policy says.",
+    epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi",
+)
+@config_options(
+    "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
+)
+@json_option
+def models(config: Config, as_json: bool) -> None:
+    """What the engine has: parameters, quantisation, size, estimated memory, and the policy's verdict."""
+    from tipbench.stages import models as stage
+
+    with engine_of(config) as engine:
+        result = stage.run(config, engine)
+    if as_json:
+        print_json(result)
+    else:
+        stage.render(result, console())
+
+
+@click.command(
+    short_help="What counts of an experiment, what is judged, and what waits.",
+    epilog="\b\nExample:\n  tipbench status --experiment tip-bench-auto",
+)
+@config_options("experiment", "mlflow_url", "rubric")
+@click.option("--for", "asked_for", default="anyone", show_default=True, metavar="WHO",
+              help="Count what waits for WHO: anyone (but the baseline), manual (a person or an agent), llm, baseline, or a "
+              "judge's name.")  # fmt: skip
+@json_option
+def status(config: Config, asked_for: str, as_json: bool) -> None:
+    """What counts of an experiment under a rubric, what is judged, by whom, and what waits for whom."""
+    from tipbench.catalog import load_rubric
+    from tipbench.stages import export
+    from tipbench.stages import status as stage
+
+    with store_of(config) as store:
+        result = stage.run(config.experiment, store, load_rubric(config.rubric or None), export.asked_by(asked_for))
+    if as_json:
+        click.echo(result.model_dump_json(by_alias=True, indent=2))
+    else:
+        stage.render(result, console())
+
+
+@click.command(
+    short_help="How small a difference a design could detect.",
+    epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
+)
+@config_options("models", "prompts", "n_tips", "n_scenarios", "experiment", "mlflow_url", "scenarios", "rubric")
+@click.option("--judges", default=1, show_default=True, type=click.IntRange(1), help="Judges who score every tip.")
+@click.option("--power", default=0.8, show_default=True, type=click.FloatRange(0.01, 0.999),
+              help="Chance of detecting a difference of the size that is printed.")  # fmt: skip
+@click.option("--from-data", is_flag=True, help="Take the spreads from --experiment instead of assumed ones.")
+@json_option
+def plan(config: Config, judges: int, power: float, from_data: bool, as_json: bool) -> None:
+    """The smallest difference between two cells that this design could detect."""
+    from tipbench.stages import plan as stage
+
+    store = store_of(config) if from_data else None
+    result = stage.run(config, judges=judges, power=power, store=store)
+    if as_json:
+        print_json(result)
+    else:
+        stage.render(result, console())
+
+
+@click.command(epilog="\b\nExample:\n  tipbench doctor --mlflow-url http://localhost:5000")
+@config_options()
+@json_option
+def doctor(config: Config, as_json: bool) -> None:
+    """Is everything reachable and sane, and what to do if not."""
+    from tipbench.stages import doctor as stage
+
+    result = stage.run(config)
+    if as_json:
+        print_json(result)
+    else:
+        stage.render(result, console())
+    sys.exit(EXIT_UNREACHABLE if result.unreachable else 2 if result.failed else 0)
+
+
+@click.command(epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
+@click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell", "status"]))
+def schema(name: str) -> None:
+    """Print the JSON schema of what crosses tipbench's borders."""
+    import json
+
+    from tipbench.stages.schemas import schema_of
+
+    click.echo(json.dumps(schema_of(name), indent=2))

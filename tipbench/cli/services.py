@@ -1,0 +1,52 @@
+"""What a stage works with, opened from a configuration: the store, the engine, and one Ollama of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tipbench.config import Config
+from tipbench.errors import InputError
+
+if TYPE_CHECKING:
+    from tipbench.engines.base import Witness
+
+
+def store_of(config: Config) -> Any:
+    """The store, to be used in a `with`."""
+    from tipbench.store import open_store
+
+    return contextlib.closing(open_store(config.store_url))
+
+
+def engine_of(config: Config) -> Any:
+    """The engine, to be used in a `with`."""
+    from tipbench.engines import open_engine
+
+    return contextlib.closing(open_engine(config))
+
+
+@contextlib.contextmanager
+def claimed(config: Config) -> Iterator[tuple[Config, Witness | None]]:
+    """The configuration with one Ollama of our own; in a cluster a Lease says whose it is."""
+    namespace = os.environ.get("TIPBENCH_LEASE_NAMESPACE")
+    if config.engine != "ollama":
+        yield config, None
+        return
+    if not namespace:
+        if len(config.ollama_urls) > 1:
+            raise InputError(
+                f"ollama_url names {len(config.ollama_urls)} servers; only in a cluster can they be shared out "
+                "(TIPBENCH_LEASE_NAMESPACE). Name one."
+            )
+        yield config, None
+        return
+    from tipbench.cluster import Cluster, pod_name
+
+    with Cluster(namespace).claim(config.ollama_urls, pod_name(), lambda words: click.echo(words, err=True)) as replica:
+        yield dataclasses.replace(config, ollama_url=replica.url), replica
