@@ -92,6 +92,11 @@ class Config:
         "", "Folder with prompt files of your own (NAME.yaml); --prompts FOLDER takes all of them.", path=True
     )
     rubric: str = key("", "YAML file with a rubric of your own.", path=True)
+    margin: float = key(
+        0.0,
+        "Points behind the best that are still good enough; 0 means 7.5 % of the scale's range (0.3 on 1-5).",
+        minimum=0.0,
+    )
     pull: bool = key(False, "Pull models that Ollama does not have yet, if the policy allows them.")
     spool: str = key(
         "",
