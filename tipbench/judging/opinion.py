@@ -201,10 +201,10 @@ def of_references(
     chosen = [table.judges.index(name) for name in references if name in table.judges]
     is_reference = np.isin(np.arange(len(table.judges)), chosen)
     used = within_scenario(has & is_reference[:, None, None, None])
-    compared = used.any(axis=(0, 3)).sum(axis=1) >= MIN_REFERENCE_SCENARIOS
+    compared: BoolArray = np.asarray(used.any(axis=(0, 3)).sum(axis=1) >= MIN_REFERENCE_SCENARIOS)
     # A scenario of which the references scored few of the cells is no reference scenario: its other cells would lose theirs.
-    there = used.any(axis=(0, 3))
-    enough = there[compared].sum(axis=0) * 2 >= (table.tips[compared] > 0).sum(axis=0)
+    there: BoolArray = np.asarray(used.any(axis=(0, 3)))
+    enough: BoolArray = np.asarray(there[compared].sum(axis=0) * 2 >= (table.tips[compared] > 0).sum(axis=0))
     used &= enough[None, None, :, None]
     stand_in, short = _others(table, chosen, compared, others)
     f = _tip_means(composite, stand_in) if stand_in else np.full(composite.shape[1:], np.nan)
@@ -254,7 +254,7 @@ def of_references(
     elif not found.n_other:
         warnings.append("The references have scored every scenario, so that no other judge's scores are needed.")
     n_tips = int(table.tips[found.estimated].sum())
-    with_reference = int((used.any(axis=0))[found.estimated].sum())
+    with_reference = int(np.asarray(used.any(axis=0))[found.estimated].sum())
     return Opinion(
         found.cells,
         found.comparison,

@@ -224,6 +224,7 @@ def rank_holdings(
             f"The scores of {', '.join(opinion.reference.judges)} are not a sample drawn at random that is complete; they are taken "
             "for representative. tipbench judge export --sample draws one."
         )
+    choice = _choice(rows, [i for i in places if not np.isnan(comparison.mean[i])], opinion, margin, prefer)
     leaderboard = Leaderboard(
         experiment=experiment,
         created_at=datetime.now(UTC).replace(microsecond=0),
@@ -251,7 +252,8 @@ def rank_holdings(
         reference=_reference(opinion, drawn),
         margin=margin,
         prefer=prefer,
-        **_choice(rows, [i for i in places if comparison.mean[i] == comparison.mean[i]], opinion, margin, prefer),
+        recommended=choice if isinstance(choice, Recommended) else None,
+        nearest=choice if isinstance(choice, Nearest) else None,
         warnings=tuple(warnings),
         refused=tuple(Refusal(model=m, reason=r) for m, r in sorted(census.refused.items())),
         receipt=_receipt(holdings.collections),
@@ -522,15 +524,17 @@ def _reference(opinion: Opinion, drawn: bool) -> Reference | None:
     one = opinion.reference
     if one is None:
         return None
-    return Reference(
-        judges=one.judges,
-        others=one.others,
-        n_scenarios=one.scenarios,
-        n_alone=one.alone,
-        share=one.share,
-        weight=one.weight,
-        worth=one.worth,
-        drawn=drawn,
+    return Reference.model_validate(
+        {
+            "judges": one.judges,
+            "others": one.others,
+            "n_scenarios": one.scenarios,
+            "n_alone": one.alone,
+            "share": one.share,
+            "lambda": one.weight,
+            "worth": one.worth,
+            "drawn": drawn,
+        }
     )
 
 
@@ -566,14 +570,14 @@ def _with_biases(
 
 def _choice(
     rows: Sequence[Cell], tested: Sequence[int], opinion: Opinion, margin: float, prefer: Prefer
-) -> dict[str, Recommended | Nearest | None]:
-    """`recommended` and `nearest`: the cheapest cell that is good enough, or the cheapest that may be.
+) -> Recommended | Nearest | None:
+    """The cheapest cell that is good enough, else the cheapest that may be; None where there is no choice.
 
     `rows` stand in the board's order and `tested` are the cells with a composite, in that order, by their number in the opinion.
     """
     judged = list(rows[: len(tested)])
-    if not judged:
-        return {"recommended": None, "nearest": None}
+    if len(judged) < 2:
+        return None
     # The tests leave out cells without a composite and keep the order in which the cells came in.
     came = sorted(range(len(tested)), key=lambda place: tested[place])
     cells = [judged[place] for place in came]
@@ -583,8 +587,6 @@ def _choice(
     if opinion.reference is not None:
         n_scenarios = opinion.reference.scenarios
     found = choose(opinion.comparison.pairs, price, margin, n_scenarios=n_scenarios)
-    if len(cells) == 1:
-        return {"recommended": None, "nearest": None}
     what = "least time a tip" if prefer == "speed" else "least memory"
     if found.cell is not None:
         cell = cells[found.cell]
@@ -594,12 +596,9 @@ def _choice(
             f"at most {max(-float(low), 0.0):.2f} points behind any other cell, with {CONFIDENCE:.0%} confidence for all cells at "
             f"once, which is less than the margin of {margin:.2f}; {known}"
         )
-        return {
-            "recommended": Recommended(model=cell.model, prompt=cell.prompt, variant=cell.variant, why=why),
-            "nearest": None,
-        }
+        return Recommended(model=cell.model, prompt=cell.prompt, variant=cell.variant, why=why)
     if found.candidate is None:
-        return {"recommended": None, "nearest": None}
+        return None
     cell = cells[found.candidate]
     kind = "reference scenarios" if opinion.reference is not None else "scenarios"
     why = f"{what} of the cells that may be within {margin:.2f} points of the best; " + (
@@ -607,8 +606,7 @@ def _choice(
         if found.scenarios is not None
         else "no number of scenarios that can be named would tell"
     )
-    nearest = Nearest(model=cell.model, prompt=cell.prompt, variant=cell.variant, scenarios=found.scenarios, why=why)
-    return {"recommended": None, "nearest": nearest}
+    return Nearest(model=cell.model, prompt=cell.prompt, variant=cell.variant, scenarios=found.scenarios, why=why)
 
 
 def _drawn(

@@ -156,7 +156,7 @@ def within_scenario(has: BoolArray) -> BoolArray:
     In each scenario the judges count that scored the most of its cells, all the same ones; a tie between sets of cells goes
     to the one with more judges, then to the one with more scores in the whole table.
     """
-    scored = has.any(axis=3)
+    scored: BoolArray = np.asarray(has.any(axis=3))
     total = has.sum(axis=(1, 2, 3))
     used = np.zeros_like(has)
     for s in range(has.shape[2]):
@@ -220,7 +220,7 @@ class _Linear:
     def __init__(self, used: BoolArray) -> None:
         self.used = used
         self.judges = np.maximum(used.sum(axis=0), 1)
-        self.tips = used.any(axis=0)
+        self.tips: BoolArray = np.asarray(used.any(axis=0))
         shared = used.sum(axis=0) > 1
         h = (used & shared).astype(float)
         # Normal equations of tip + judge with the tips swept out, scenario by scenario: (S, J, J).
@@ -228,7 +228,7 @@ class _Linear:
         self.equations = -cross + np.einsum("jcst,jk->sjk", h, np.eye(len(used)), optimize=True)
         self.inverse = np.linalg.pinv(self.equations.sum(axis=0), hermitian=True)
         self.shared = h
-        self.scenarios = self.tips.any(axis=2)
+        self.scenarios: BoolArray = np.asarray(self.tips.any(axis=2))
         n_tips = np.maximum(self.tips.sum(axis=2), 1)
         self.n_tips = n_tips
         # How much of each judge is in a cell's mean on a scenario, and in its mean: (J, C, S) and (C, J).
