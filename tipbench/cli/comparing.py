@@ -12,7 +12,7 @@ from tipbench.cli.options import config_options, json_option, parse_weights, wei
 from tipbench.cli.printing import console
 from tipbench.cli.root import Command
 from tipbench.cli.services import store_of, tell_once
-from tipbench.config import Config
+from tipbench.config import Config, split_list
 from tipbench.errors import EXIT_GATE, InputError
 from tipbench.outcome import leave
 
@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     "--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html."
 )
 @weights_option
-@click.option("--judge", "judges", multiple=True, help="Count only this judge's scores; may be repeated.")
+@click.option("--judge", "judges", multiple=True,
+              help="Count only this judge's scores; with --reference, this judge's stand in for theirs. May be repeated.")  # fmt: skip
+@click.option("--reference", "references", metavar="NAME,NAME", default="",
+              help="Estimate what these judges would say of everything, from their scores on a part and another judge's on all.")  # fmt: skip
+@click.option("--prefer", type=click.Choice(["memory", "speed"]), default="memory", show_default=True,
+              help="What makes a cell cheap, among those that are good enough.")  # fmt: skip
+@click.option(
+    "--schema", type=whole_number(1, 2), default=2, show_default=True, help="Version of the leaderboard's JSON."
+)
 @click.option("--seed", type=whole_number(0, 2**31 - 1), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--versions", type=click.Choice(["current", "all"]), default="current", show_default=True,
               help="Also rank what was collected before a model, prompt or scenario was changed.")  # fmt: skip
@@ -46,6 +54,9 @@ def compare(
     out: str | None,
     weights: tuple[str, ...],
     judges: tuple[str, ...],
+    references: str,
+    prefer: Literal["memory", "speed"],
+    schema: int,
     seed: int,
     versions: Literal["current", "all"],
     scores: Literal["whole", "expected"],
@@ -61,9 +72,22 @@ def compare(
         sys.exit(gate_cells(config, out, weights, judges, scores, against, fail_on, as_json))
     if fail_on is not None:
         raise InputError("--fail-on needs --against EXPERIMENT")
-    result = compare_cells(config, out, weights, judges, seed, versions, scores)
+    result = compare_cells(
+        config,
+        out,
+        weights,
+        judges,
+        seed,
+        versions,
+        scores,
+        references=split_list(references),
+        prefer=prefer,
+        schema=schema,
+    )
     if as_json:
-        click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
+        from tipbench.leaderboard.model import to_json
+
+        click.echo(to_json(result.leaderboard, schema))
     else:
         show_leaderboard(result, out)
     leave("compare", 0, {"cells": len(result.leaderboard.cells), "run_id": result.run_id})
@@ -77,10 +101,15 @@ def compare_cells(
     seed: int,
     versions: Literal["current", "all"] = "current",
     scores: Literal["whole", "expected"] = "whole",
+    *,
+    references: tuple[str, ...] = (),
+    prefer: Literal["memory", "speed"] = "memory",
+    schema: int = 2,
 ) -> CompareResult:
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
+    from tipbench.leaderboard.model import to_json
     from tipbench.notice import board_ready
     from tipbench.stages import compare as stage
 
@@ -91,10 +120,13 @@ def compare_cells(
             load_rubric(config.rubric or None),
             weights=parse_weights(weights),
             judges=judges,
+            references=references,
+            margin=config.margin,
+            prefer=prefer,
             seed=seed,
             versions=versions,
             scores=scores,
-            margin=config.margin,
+            schema=schema,
         )
         board = result.leaderboard
         tell_once(
@@ -104,7 +136,7 @@ def compare_cells(
     if out is not None:
         from tipbench.files import write_whole
 
-        body = result.leaderboard.model_dump_json(by_alias=True, indent=2) + "\n"
+        body = to_json(result.leaderboard, schema) + "\n"
         for name, content in (
             ("leaderboard.json", body),
             ("leaderboard.md", result.markdown),
