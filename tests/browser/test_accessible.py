@@ -23,6 +23,7 @@ PAGES = {
     "judge": f"#/judge/{FILLED}?scope=all",
     "judge-name": f"#/judge/{FILLED}?rename",
     "judge-done": f"#/judge/{FILLED}",
+    "status": f"#/status/{FILLED}",
     "compare": f"#/compare?a={FILLED}&b=tip-bench-second",
     "run": "#/run/",
     "missing": "#/run/never-was",
