@@ -122,7 +122,7 @@ def headline(board: Leaderboard) -> str:
     if tied == len(others):
         return f"No clear winner: {lead}, and every other cell is statistically tied with it."
     parts = [f"{tied} other{'s are' if tied > 1 else ' is'} statistically tied with it"] if tied else []
-    parts += [f"{behind} {'are' if behind > 1 else 'is'} behind by more than chance"] if behind else []
+    parts += [f"{behind} clearly behind"] if behind else []
     parts += (
         [f"{unknown} {'have' if unknown > 1 else 'has'} too few scenarios in common with it to be tested"]
         if unknown

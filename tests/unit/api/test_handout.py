@@ -30,9 +30,10 @@ def record(judge: str, *indices: int, repeats: tuple[int, ...] = (), rubric: str
     return ScoreRecord(judge, "human", rubric, CRITERIA, scores, dict.fromkeys(repeats, (2, 2, 2)))
 
 
-def cell(n_candidates: int, *records: ScoreRecord, run_id: str = "a") -> CellRecord:
-    run = Run(run_id, "FINISHED", "", 0, 0, {}, {}, {})
-    return CellRecord(run, run_id, "m", "p", f"scenario of {run_id}", n_candidates, n_candidates, None, records)
+def scored(n: int, records: tuple[ScoreRecord, ...], run_id: str = "a") -> CellRecord:
+    """A finished cell with `n` candidates."""
+    run = Run(run_id, "FINISHED", "", 0, 0, {"model": run_id}, {}, {})
+    return CellRecord(run, run_id, run_id, "p", "s", n, n, None, records)
 
 
 def key(*rows: tuple[str, int, bool], rubric: str = RUBRIC) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def places(of: list[Entry]) -> list[tuple[str, int, bool]]:
 
 
 def test_an_entry_knows_the_judges_own_scores_first_and_second_and_whether_anybody_scored_it() -> None:
-    cells = {"a": cell(2, record("ada", 0, repeats=(0,)), record("bob", 1), record("cy", 0, rubric="other"))}
+    cells = {"a": scored(2, (record("ada", 0, repeats=(0,)), record("bob", 1), record("cy", 0, rubric="other")))}
     first, other, again = found(cells, ("a", 0, False), ("a", 1, False), ("a", 0, True), ("gone", 0, False))
     assert (first.own, other.own, again.own) == ((3, 3, 3), None, (2, 2, 2))
     assert first.scored and other.scored and again.scored
@@ -58,14 +59,14 @@ def test_an_entry_knows_the_judges_own_scores_first_and_second_and_whether_anybo
 
 
 def test_what_is_open_depends_on_the_scope_and_a_repeat_on_its_first_showing() -> None:
-    cells = {"a": cell(3, record("ada", 0), record("bob", 1))}
+    cells = {"a": scored(3, (record("ada", 0), record("bob", 1)))}
     all_of_it = found(cells, *(("a", i, again) for again in (False, True) for i in range(3)))
     assert places(still_open(all_of_it, "pending")) == [("a", 2, False), ("a", 0, True)]
     assert places(still_open(all_of_it, "all")) == [("a", 1, False), ("a", 2, False), ("a", 0, True)]
 
 
 def test_what_nobody_has_scored_or_looks_at_comes_first() -> None:
-    cells = {"a": cell(4, record("bob", 0))}
+    cells = {"a": scored(4, (record("bob", 0),))}
     shown = Shown()
     shown.show("bob", ("a", 1))
     shown.show("ada", ("a", 3))
@@ -74,7 +75,7 @@ def test_what_nobody_has_scored_or_looks_at_comes_first() -> None:
 
 
 def test_a_repeat_waits_for_those_that_others_have_scored() -> None:
-    cells = {"a": cell(4, record("ada", 0), record("bob", 0, 1, 2, 3))}
+    cells = {"a": scored(4, (record("ada", 0), record("bob", 0, 1, 2, 3)))}
     rows = [("a", i, False) for i in range(3)] + [("a", 0, True), ("a", 3, False)]
     assert places(in_turn(still_open(found(cells, *rows), "all"), "ada", Shown())) == rows[1:]
 
@@ -91,7 +92,7 @@ def test_judging_never_moves_the_total(data: st.DataObject, n_tips: int, scope: 
 
     def now() -> tuple[list[Entry], Any]:
         mine = ScoreRecord("ada", "human", RUBRIC, CRITERIA, dict(own), dict(again))
-        cells = {"a": cell(n_tips, mine, record("bob", *others))}
+        cells = {"a": scored(n_tips, (mine, record("bob", *others)))}
         there = found(cells, *rows)
         return there, counts(there, cells, RUBRIC, "ada", scope)
 
@@ -111,17 +112,17 @@ def test_judging_never_moves_the_total(data: st.DataObject, n_tips: int, scope: 
 
 def test_what_a_judge_scored_in_an_earlier_file_stays_counted() -> None:
     """The newest file holds what was open when it was made: two tips came later than the one that ada had scored."""
-    cells = {"a": cell(1, record("ada", 0, repeats=(0,))), "b": cell(2)}
+    cells = {"a": scored(1, (record("ada", 0, repeats=(0,)),)), "b": scored(2, (), "b")}
     there = found(cells, ("b", 0, False), ("b", 1, False), ("b", 1, True))
     count = counts(there, cells, RUBRIC, "ada", "pending")
     assert (count.total, count.done, count.left, count.pending) == (5, 2, 3, 2)
 
 
 def test_a_file_lacks_what_came_later_but_not_what_the_judge_has_scored() -> None:
-    cells = {"a": cell(2, record("ada", 1))}
+    cells = {"a": scored(2, (record("ada", 1),))}
     assert not lacks(key(("a", 0, False)), cells, RUBRIC, "ada")
     assert lacks(key(("a", 0, False)), cells, RUBRIC, "bob")
-    assert lacks(key(("a", 0, False)), cells | {"b": cell(1)}, RUBRIC, "ada")
+    assert lacks(key(("a", 0, False)), cells | {"b": scored(1, (), "b")}, RUBRIC, "ada")
     assert lacks(key(("a", 0, False), rubric="other"), cells, RUBRIC, "ada")
 
 
@@ -146,10 +147,8 @@ class Slow:
         assert self.hold.wait(10)
         return Holdings(experiment_id, seen, ())
 
-    def score(self, run_id: str, judge: str) -> list[CellRecord]:
-        """A judge scores the only tip of a cell, by a way that this process knows nothing of."""
-        self.cells_now[run_id] = cell(1, record(judge, 0), run_id=run_id)
-        return [self.cells_now[run_id]]
+    def notes(self, experiment_id: str, prefix: str) -> dict[str, str]:
+        return {}
 
 
 @pytest.fixture
@@ -158,7 +157,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     monkeypatch.setattr(service_module, "SLOW_S", -1.0)
     monkeypatch.setattr(service_module, "WORTH", 1e9)
     monkeypatch.setattr(service_module, "STATE_S", 0.0)
-    store = Slow({run_id: cell(1, run_id=run_id) for run_id in "abc"})
+    store = Slow({"a": scored(1, ()), "b": scored(1, (), "b")})
     store.hold.set()
     return store
 
@@ -168,22 +167,21 @@ def serving(store: Slow) -> Service:
     return Service(settings, cast(Any, store), cast(Any, None), Metrics())
 
 
-async def scored_by(service: Service) -> dict[str, list[str]]:
-    """run id -> who has scored it, as the service knows it."""
-    cells = (await service.known("1", judging=True)).cells
-    return {run_id: [r.judge for r in one.scores] for run_id, one in cells.items()}
+def scored_by(cells: Any) -> dict[str, list[str]]:
+    return {run_id: [r.judge for r in cell.scores] for run_id, cell in cells.items()}
 
 
 def test_own_scores_are_known_without_reading_a_slow_experiment_again(slow: Slow) -> None:
     async def judge() -> None:
         service = serving(slow)
-        assert await scored_by(service) == {"a": [], "b": [], "c": []}
-        await service.saved("1", slow.score("a", "ada"))
-        slow.score("b", "bob")  # by another way: seen when it is read anew
-        assert await scored_by(service) == {"a": ["ada"], "b": [], "c": []}
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": [], "b": []}
+        slow.cells_now["a"] = scored(1, (record("ada", 0),))
+        await service.saved("1", [slow.cells_now["a"]])
+        slow.cells_now["b"] = scored(1, (record("bob", 0),), "b")  # by another way: seen when it is read anew
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": ["ada"], "b": []}
         assert slow.reads == 1
         service.rescored("1")
-        assert await scored_by(service) == {"a": ["ada"], "b": ["bob"], "c": []}
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": ["ada"], "b": ["bob"]}
         assert slow.reads == 2
 
     asyncio.run(judge())
@@ -193,12 +191,13 @@ def test_a_score_saved_while_the_experiment_is_being_read_is_not_forgotten(slow:
     async def judge() -> None:
         service = serving(slow)
         slow.hold.clear()
-        reading = asyncio.create_task(scored_by(service))
+        reading = asyncio.create_task(service.known("1", judging=True))
         assert await asyncio.to_thread(slow.reading.wait, 10)
-        await service.saved("1", slow.score("a", "ada"))
+        slow.cells_now["a"] = scored(1, (record("ada", 0),))
+        await service.saved("1", [slow.cells_now["a"]])
         slow.hold.set()
-        assert await reading == {"a": ["ada"], "b": [], "c": []}
-        assert await scored_by(service) == {"a": ["ada"], "b": [], "c": []} and slow.reads == 1
+        assert scored_by((await reading).cells) == {"a": ["ada"], "b": []}
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": ["ada"], "b": []} and slow.reads == 1
 
     asyncio.run(judge())
 
@@ -210,8 +209,8 @@ def test_an_experiment_that_is_quick_to_read_is_always_read_as_it_is(
 
     async def judge() -> None:
         service = serving(slow)
-        await scored_by(service)
-        slow.score("b", "bob")
-        assert (await scored_by(service))["b"] == ["bob"]
+        await service.known("1", judging=True)
+        slow.cells_now["b"] = scored(1, (record("bob", 0),), "b")
+        assert scored_by((await service.known("1", judging=True)).cells)["b"] == ["bob"]
 
     asyncio.run(judge())
