@@ -282,16 +282,15 @@ class Sheet {
       maxlength: LONGEST_RATIONALE,
       value: item.rationale ?? "",
       on: {
-        // Kept with every stroke, so that the last score takes it along; saved by itself when the tip is scored already.
-        input: (event) => this.queue.complete(item) || this.queue.explain(item, event.target.value),
-        change: (event) => this.queue.explain(item, event.target.value),
+        // Kept with every stroke, so that the last score takes it along.
+        input: (event) => this.queue.explain(item, event.target.value),
         keydown: (event) => event.key === "Escape" && event.target.blur(),
       },
     });
     return h(
       "div",
       { class: "field rationale" },
-      h("label", { for: "rationale" }, "Why? ", h("span", { class: "soft" }, "(may stay empty)")),
+      h("label", { for: "rationale" }, "Why? ", h("span", { class: "soft" }, item.saved ? "(goes with a score that you change)" : "(may stay empty)")),
       this.reason,
     );
   }
