@@ -80,7 +80,7 @@ def serving(folder: Path, env: dict[str, str]) -> Iterator[Panel]:
         )
     try:
         panel = Panel(f"http://127.0.0.1:{port}", log, folder)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 httpx.get(panel.url + "/healthz", timeout=5).raise_for_status()
