@@ -181,6 +181,7 @@ class Sheet {
       "?": () => this.help(),
     };
     if (!event.ctrlKey && this.queue.item && this.digits.press(event.key)) return void event.preventDefault();
+    if (event.key === "Enter" && this.digits.typed) acts.Enter = () => {}; // takes what was typed, at once
     const act = acts[event.key];
     if (!act) return;
     event.preventDefault();
@@ -193,7 +194,7 @@ class Sheet {
   keys() {
     const { scale_min: low, scale_max: high } = this.rubric;
     return [
-      [[String(low), "–", String(high)], `score the marked criterion${high > 9 ? "; type both digits of a score" : ""}`],
+      [[String(low), "–", String(high)], `score the marked criterion${high > 9 ? "; two digits of a score one after the other" : ""}`],
       [["↑", "↓"], "another criterion"],
       [["←", "→"], "the tip before, the next tip"],
       [["u"], "undo the last score"],
