@@ -296,39 +296,6 @@ class CollectView {
     );
   }
 
-<<<<<<< HEAD
-=======
-  modelChoice(row, limit) {
-    const facts = [row.parameters && parameters(row.parameters), row.quantization].filter(Boolean).join(" · ");
-    const needs = row.estimated_memory_bytes;
-    const memory = needs && [
-      `Needs about ${bytes(needs)}${limit ? ` of ${bytes(limit)}` : ""}`,
-      limit && meter(`Memory of ${row.model}`, Math.min(1, needs / limit)),
-      limit && row.max_num_ctx && h("span", { class: "soft" }, `Fits with a context of up to ${row.max_num_ctx} tokens`),
-    ];
-    const refusal = [
-      sentence(row.verdict),
-      row.allowed ? "" : ".",
-      limit && row.max_num_ctx ? ` It fits with a context of up to ${row.max_num_ctx} tokens.` : "",
-    ];
-    const said = row.verdict === "allowed" ? memory : refusal;
-    const element = choice(
-      {
-        type: "checkbox",
-        name: "models",
-        value: row.model,
-        checked: row.allowed && this.form.models.has(row.model),
-        disabled: !row.allowed,
-      },
-      h("span", { class: "tag" }, row.model),
-      facts,
-      said,
-    );
-    if (!row.allowed) element.classList.add("refused");
-    return element;
-  }
-
->>>>>>> main
   addModel(input) {
     const tags = this.form.add(input.value);
     if (!tags.length) return input.focus();
