@@ -25,6 +25,7 @@ PAGES = {
     "judge-done": f"#/judge/{FILLED}",
     "status": f"#/status/{FILLED}",
     "compare": f"#/compare?a={FILLED}&b=tip-bench-second",
+    "import": "#/import",
     "run": "#/run/",
     "missing": "#/run/never-was",
     "login": "#/login",
