@@ -99,7 +99,14 @@ PARAMETERS = {
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\s*,\s*[A-Za-z0-9][A-Za-z0-9._-]*)*$",
     ),
     "n_tips": parameter(5, "Candidates per scenario.", "collect", type="integer", minimum=1, maximum=200),
-    "n_scenarios": parameter(0, "Use only the first N scenarios; 0 means all.", "collect", type="integer", minimum=0),
+    "n_scenarios": parameter(
+        0,
+        "Use only the first N scenarios; 0 means all.",
+        "collect",
+        type="integer",
+        minimum=0,
+        maximum=1_000_000,
+    ),
     "temperature": parameter(0.7, "Sampling temperature.", "collect", type="number", minimum=0, maximum=2),
     "experiment": parameter(
         "tip-bench-auto",
@@ -111,7 +118,12 @@ PARAMETERS = {
         pattern=r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
     ),
     "max_model_b": parameter(
-        4.0, "Refuse models with more parameters than this, in billions.", "collect", type="number", exclusiveMinimum=0
+        4.0,
+        "Refuse models with more parameters than this, in billions.",
+        "collect",
+        type="number",
+        exclusiveMinimum=0,
+        maximum=1_000_000,
     ),
     "ollama_url": parameter(
         setting("OLLAMA_URL", "http://localhost:11434"),
