@@ -63,6 +63,9 @@ CACHE_PADDING = 256
 MASK_ELEMENT: Mapping[Loader, int] = {"ollama": 9, "llama": 6, "embedded": 6}
 """Bytes of the attention mask for one token and one cell: f32 as it is made, f16 as it is used. Ollama's own engine makes it in Go
 first (`buildMask`, kvcache/causal.go); its 9 are measured, since part of that is collected again."""
+MANIFEST = 64 * 1024**2
+"""Most bytes of a model's files that are no weights (vocabulary, template, licence). More is a projector or an adapter, which is
+loaded too."""
 FILLED = 2048
 """Cells that a prompt fills. llama.cpp's mask, and the scores of all heads without flash attention, are for what is filled;
 Ollama's own engine makes the mask of the whole cache when it reserves its buffers (`reserveWorstCaseGraph`, runner.go)."""
@@ -185,6 +188,8 @@ def shape_of(metadata: Mapping[str, Any], tensors: Sequence[Tensor], file_size: 
     sizes = [t.size for t in tensors]
     counted = sum(size for size in sizes if size is not None)
     weights = counted if tensors and None not in sizes else file_size
+    if file_size and weights and not 0 <= file_size - weights <= MANIFEST:
+        weights = file_size
     if not weights:
         return None
     tied = embedding is not None and "output.weight" not in by_name
