@@ -39,7 +39,7 @@ from tipbench.policy import need
 
 CONTRACT = "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b"
 MIB = 1024**2
-PROMPT = "hello world " * 45
+PROMPT = "hello world " * 100
 """At least 512 tokens in the made-up vocabularies, and few enough for a context of 1024."""
 HEAD = "shape               num_ctx slots  measured  estimate  ratio  Ollama says  of measured  weights  cache  buffers  overhead  (MiB)"
 

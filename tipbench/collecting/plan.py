@@ -13,7 +13,7 @@ from tipbench.catalog import Prompt, Scenario, content_hash
 from tipbench.config import Config
 from tipbench.counting.identity import Row, cell_id, unknown
 from tipbench.engines.base import Message, ModelFacts
-from tipbench.policy import MemoryEstimate
+from tipbench.memory.need import MemoryEstimate
 from tipbench.store.records import OPTIONS, Failure, PlannedCell
 
 
