@@ -111,7 +111,7 @@ kind-down: ## delete the cluster and all that is in it
 
 e2e: install ## the end-to-end tests on the kind cluster; KEEP=1 keeps it afterwards
 	@$(MAKE) --no-print-directory kind-up
-	@status=0; $(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST) || status=$$?; \
+	@status=0; DOCKER='$(DOCKER)' $(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST) || status=$$?; \
 	if [ -z "$${KEEP:-}" ]; then $(MAKE) --no-print-directory kind-down; fi; exit $$status
 
 # -- housekeeping --------------------------------------------------------------------------------

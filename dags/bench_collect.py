@@ -99,7 +99,14 @@ PARAMETERS = {
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\s*,\s*[A-Za-z0-9][A-Za-z0-9._-]*)*$",
     ),
     "n_tips": parameter(5, "Candidates per scenario.", "collect", type="integer", minimum=1, maximum=200),
-    "n_scenarios": parameter(0, "Use only the first N scenarios; 0 means all.", "collect", type="integer", minimum=0),
+    "n_scenarios": parameter(
+        0,
+        "Use only the first N scenarios; 0 means all.",
+        "collect",
+        type="integer",
+        minimum=0,
+        maximum=1_000_000,
+    ),
     "temperature": parameter(0.7, "Sampling temperature.", "collect", type="number", minimum=0, maximum=2),
     "experiment": parameter(
         "tip-bench-auto",
@@ -111,12 +118,18 @@ PARAMETERS = {
         pattern=r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
     ),
     "max_model_b": parameter(
-        4.0, "Refuse models with more parameters than this, in billions.", "collect", type="number", exclusiveMinimum=0
+        4.0,
+        "Refuse models with more parameters than this, in billions.",
+        "collect",
+        type="number",
+        exclusiveMinimum=0,
+        maximum=1_000_000,
     ),
     "ollama_url": parameter(
         setting("OLLAMA_URL", "http://localhost:11434"),
         "Where Ollama listens. Replicas may stand here, comma-separated; a collection takes one that is free.",
         "collect",
+        "export",  # which version of an LLM judge is asked
         "judge",
         type="string",
         pattern=f"^{URL}(,{URL})*$",
@@ -674,7 +687,8 @@ def fitted(template: k8s.V1Pod, stage: str) -> k8s.V1Pod:
         if name not in {s.name for s in pull}
     ]
     sources = container.env_from = container.env_from or []
-    for variable in ("MLFLOW_SECRET", *(("JUDGE_SECRET",) if stage == "judge" else ())):
+    # The export, too, has to know which endpoint a judge is.
+    for variable in ("MLFLOW_SECRET", *(("JUDGE_SECRET",) if stage in ("export", "judge") else ())):
         name = setting(variable, "")
         if name and name not in {s.secret_ref.name for s in sources if s.secret_ref}:
             sources.append(k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name, optional=True)))
@@ -762,8 +776,9 @@ with DAG(
         **common("collect"),
     ).expand_kwargs(planned)
 
-    # Who is asked: a person or an agent, unless a judge is named.
-    ASKED = "{{ {'baseline': 'baseline', 'llm': params.judge_model}.get(params.judge, 'manual') }}"
+    # Who is asked to judge, and who a judge pod is.
+    JUDGE = "{{ params.judge_model if params.judge == 'llm' else 'baseline' }}"
+    ASKED = "{{ {'manual': 'manual', 'skip': 'anyone', 'llm': params.judge_model}.get(params.judge, 'baseline') }}"
 
     export_for_judge = ExportPod(
         task_id="export_for_judge",
@@ -786,7 +801,7 @@ with DAG(
 
     judge = JudgePod(
         task_id="judge",
-        arguments=["judge", "score", "{{ ti.xcom_pull('export_for_judge') }}", "--apply", "--with", ASKED],
+        arguments=["judge", "score", "{{ ti.xcom_pull('export_for_judge') }}", "--apply", "--with", JUDGE],
         env_vars=env_of("judge", **RESULT),
         labels=pod_labels("judge", **LABELS),
         pool=setting("POOL", "ollama"),

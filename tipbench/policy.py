@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from dataclasses import dataclass
 from typing import Protocol
 
 from tipbench.memory.meter import Reading
 from tipbench.memory.need import CACHE_ELEMENT, MemoryEstimate, ModelShape, Setting, estimate, largest_context
+from tipbench.model_names import parameters_in_name
+from tipbench.quantities import size
 
 RUNTIME_OVERHEAD = 160 * 1024**2
 """Bytes counted beyond weights and KV cache for a model of which no more than these is known."""
-
-_SIZE_IN_TAG = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_UNITS |= {unit + "i": 1024**power for power, unit in enumerate("KMGT", start=1)}
 
 
 _SWITCH = {"1": True, "true": True, "0": False, "false": False}
@@ -45,19 +42,9 @@ class Verdict:
     reason: str = ""
 
 
-def parameters_in_tag(model: str) -> float | None:
-    """Parameters that a tag promises, as a count: "llama3.2:3b" -> 3e9, "x:8x7b" -> 56e9; None if it promises none."""
-    name, _, tag = model.lower().rpartition(":")
-    match = _SIZE_IN_TAG.search(tag if name else model.lower())
-    if match is None:
-        return None
-    experts, number, unit = match.groups()
-    return int(experts or 1) * float(number) * (1e9 if unit == "b" else 1e6)
-
-
 def check_tag(model: str, max_model_b: float) -> Verdict:
     """The verdict before a model is pulled, by what its tag promises; a tag without a size passes."""
-    promised = parameters_in_tag(model)
+    promised = parameters_in_name(model)
     if promised is not None and promised > max_model_b * 1e9:
         return Verdict(
             False, f"{model} promises {promised / 1e9:g} billion parameters, over the limit of {max_model_b:g}"
@@ -162,12 +149,7 @@ def spelled_out(estimate: MemoryEstimate) -> str:
 
 def parse_bytes(text: str) -> int | None:
     """`"2Gi"` -> 2147483648, as Kubernetes writes quantities; empty text -> None. Raises ValueError on anything else."""
-    if not text:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?)?B?", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size; write it like 512Mi or 2Gi")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return size(text) if text.strip() else None
 
 
 def format_bytes(count: int) -> str:

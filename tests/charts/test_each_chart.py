@@ -306,14 +306,44 @@ def test_airflow_may_do_in_its_namespace_what_the_operator_needs_and_no_more() -
         ("", "pods"): {"create", "get", "list", "watch", "patch", "delete"},
         ("", "pods/log"): {"get"},
         ("", "pods/exec"): {"create", "get"},
+        ("", "configmaps"): {"get"},
         ("", "events"): {"list", "watch"},
         ("events.k8s.io", "events"): {"list", "watch"},
     }
 
 
+def test_airflow_may_read_the_pods_template_and_no_other_configmap() -> None:
+    (rule,) = [r for r in find(render("airflow", set={"tipbench": {"release": "tips"}}), "Role", "airflow")["rules"] if "configmaps" in r["resources"]]  # fmt: skip
+    assert rule["resourceNames"] == ["tips-pods"]
+
+
+def test_airflow_names_images_only_where_it_is_told_to() -> None:
+    """What the stages are, the tipbench release says; who named them here before still has them."""
+    assert not {"TIPBENCH_IMAGE_REPOSITORY", "TIPBENCH_IMAGE_TAG"} & airflow_config().keys()
+    config = airflow_config(stages={"repository": "registry.example/tips"})
+    assert config["TIPBENCH_IMAGE_REPOSITORY"] == "registry.example/tips"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", config["TIPBENCH_IMAGE_TAG"])
+
+
+def test_airflow_asks_for_what_kind_has_only_there() -> None:
+    assert "TIPBENCH_MODELS" not in airflow_config()
+    tags = yaml.safe_load((CHARTS / "ollama" / "values-kind.yaml").read_text())["models"]["tags"]
+    on_kind = find(render("airflow", "values-kind.yaml"), "ConfigMap", "airflow-config")["data"]
+    assert (
+        on_kind["TIPBENCH_MODELS"]
+        == ",".join(tags)
+        == config_of(render("tipbench", "values-kind.yaml"))["TIPBENCH_MODELS"]
+    )
+
+
 def test_airflow_names_what_the_tipbench_chart_makes() -> None:
     config, made = airflow_config(), {o["metadata"]["name"] for o in render("tipbench")}
-    for key in ("TIPBENCH_CONFIG_MAP", "TIPBENCH_EXCHANGE_CLAIM", "TIPBENCH_STAGE_SERVICE_ACCOUNT"):
+    for key in (
+        "TIPBENCH_POD_TEMPLATE",
+        "TIPBENCH_CONFIG_MAP",
+        "TIPBENCH_EXCHANGE_CLAIM",
+        "TIPBENCH_STAGE_SERVICE_ACCOUNT",
+    ):
         assert config[key] in made
     assert config["TIPBENCH_MLFLOW_URL"] == config_of(render("tipbench"))["TIPBENCH_MLFLOW_URL"]
 
@@ -535,6 +565,84 @@ def test_api_gets_airflows_login_and_every_admin_token() -> None:
     assert not login.keys() & env(without.containers[0]).keys()
 
 
+@pytest.mark.parametrize(
+    ("values", "trusted"),
+    [
+        ({}, None),
+        ({"ingress": {"enabled": True, "hosts": ["a.example"]}}, "*"),
+        ({"ingress": {"enabled": True, "hosts": ["a.example"]}, "api": {"trustedProxies": "10.0.0.0/8"}}, "10.0.0.0/8"),
+        ({"api": {"trustedProxies": "192.0.2.1"}}, "192.0.2.1"),
+    ],
+)
+def test_api_believes_the_proxies_that_it_is_told(values: Object, trusted: str | None) -> None:
+    (api,) = pod_of(render("tipbench", set=values), "Deployment/tipbench-api").containers
+    assert env(api).get("FORWARDED_ALLOW_IPS") == trusted
+
+
+def test_api_under_a_path_is_reached_there() -> None:
+    values = {"ingress": {"enabled": True, "hosts": ["a.example"]}, "api": {"rootPath": "/tools/tips"}}
+    objects = render("tipbench", set=values)
+    (api,) = pod_of(objects, "Deployment/tipbench-api").containers
+    assert env(api)["TIPBENCH_ROOT_PATH"] == "/tools/tips"
+    (ingress,) = kind(objects, "Ingress")
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/tools/tips"
+
+
+def test_a_judged_file_gets_through_the_ingress() -> None:
+    """What the API takes, nginx has to let through; a user's own annotations are added to it."""
+    from tipbench.api.web import APPLY_LIMIT
+
+    values = {"ingress": {"enabled": True, "hosts": ["a.example"], "annotations": {"mine": "yes"}}}
+    (ingress,) = kind(render("tipbench", set=values), "Ingress")
+    assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "32m", "mine": "yes"}
+    assert APPLY_LIMIT == 32 * 1024**2
+
+
+# -- network policies ------------------------------------------------------------------------------
+
+
+def egress(chart: str, policy: str, **values: Any) -> list[Object]:
+    """The egress rules of a policy."""
+    return find(render(chart, set=values), "NetworkPolicy", policy)["spec"]["egress"]  # type: ignore[no-any-return]
+
+
+def ports(rules: list[Object]) -> set[int]:
+    """Every port that some rule opens."""
+    return {port["port"] for rule in rules for port in rule.get("ports", [])}
+
+
+def test_dns_is_reached_where_it_listens_on_openshift_too() -> None:
+    for chart in NAMES:
+        for policy in kind(render(chart), "NetworkPolicy"):
+            rules = policy["spec"].get("egress", [])
+            assert (53 in ports(rules)) is (5353 in ports(rules)), policy["metadata"]["name"]
+
+
+def test_models_are_pulled_through_a_forward_proxy_too() -> None:
+    assert {443, 3128} <= ports(egress("ollama", "ollama"))
+    assert not {443, 3128} & ports(egress("ollama", "ollama", networkPolicy={"allowPull": False}))
+    more = [{"ports": [{"port": 9999}]}]
+    assert 9999 in ports(egress("ollama", "ollama", networkPolicy={"allowPull": False, "extraEgress": more}))
+
+
+@pytest.mark.parametrize(("chart", "policy"), [("tipbench", "tipbench-lease"), ("airflow", "airflow-kubernetes")])
+def test_the_kubernetes_api_is_reached_at_its_addresses_where_they_are_named(chart: str, policy: str) -> None:
+    (rule,) = egress(chart, policy)
+    assert ports([rule]) == {443, 6443} and "to" not in rule
+    named = {"kubernetesApiPorts": [6443], "kubernetesApiCidrs": ["172.18.0.2/32"]}
+    (rule,) = egress(chart, policy, networkPolicy=named)
+    assert ports([rule]) == {6443} and rule["to"] == [{"ipBlock": {"cidr": "172.18.0.2/32"}}]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("", 443), ("https://s3.example.com", 443), ("http://s3.example.com", 80), ("http://minio.storage:9000", 9000)],
+)
+def test_mlflow_reaches_its_bucket_at_the_endpoints_port(endpoint: str, port: int) -> None:
+    rules = egress("mlflow", "mlflow", artifacts={"s3": {"bucket": "tips", "endpoint": endpoint}})
+    assert port in ports(rules)
+
+
 def test_api_can_be_left_out() -> None:
     objects = render("tipbench", set={"api": {"enabled": False}})
     assert not [one for one in objects if one["metadata"]["labels"]["app.kubernetes.io/component"] in ("api", "test")]
@@ -557,7 +665,8 @@ FLOWS = [
     ("mlflow", "Deployment/mlflow", "mlflow", "StatefulSet/mlflow-postgresql", True),
     ("ollama", "Job/ollama-models", "ollama", "StatefulSet/ollama", True),
     ("tipbench", "CronJob/tipbench-compare", "airflow", "Deployment/airflow-api-server", False),
-    ("tipbench", "CronJob/tipbench-export", "ollama", "StatefulSet/ollama", False),
+    ("tipbench", "CronJob/tipbench-export", "ollama", "StatefulSet/ollama", True),
+    ("tipbench", "CronJob/tipbench-compare", "ollama", "StatefulSet/ollama", False),
     ("tipbench", "Deployment/tipbench-api", "mlflow", "StatefulSet/mlflow-postgresql", False),
     ("airflow", "Deployment/airflow-scheduler", "mlflow", "StatefulSet/mlflow-postgresql", False),
     ("mlflow", "Deployment/mlflow", "airflow", "StatefulSet/airflow-postgresql", False),

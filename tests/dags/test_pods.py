@@ -70,8 +70,15 @@ def dag_pod(dag: Any, stage: str, api: Api, monkeypatch: pytest.MonkeyPatch, **e
 
 
 def comparable(pod: Object) -> Object:
-    """A pod's spec without what a run adds: arguments, its own variables, and the XCom sidecar with its volume."""
+    """A pod's spec without what a run adds: arguments, its own variables, and the XCom sidecar with its volume; and without what is
+    written as nothing.
+    """
     spec = copy.deepcopy(pod["spec"])
+    for one in (spec, *spec["containers"]):
+        for name in [
+            name for name, value in one.items() if value in ([], {}, None) or (name, value) == ("hostNetwork", False)
+        ]:
+            del one[name]
     spec["containers"] = spec["containers"][:1]
     (container,) = spec["containers"]
     container.pop("args", None)

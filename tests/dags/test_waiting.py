@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import free_port
+from tipbench.pipeline import Step, arguments, steps
 
 pytestmark = pytest.mark.dags
 RUBRIC = "0123456789abcdef" * 4
@@ -239,21 +240,21 @@ def test_a_judge_that_failed_otherwise_fails_the_task(
     assert isinstance(failure.value, AirflowFailException) is final
 
 
-def test_whoever_is_asked_is_said_to_the_export_and_to_the_judge(dag: Any) -> None:
-    def rendered(task: str, **params: Any) -> list[str]:
-        import jinja2
+@pytest.mark.parametrize(("judge", "model"), [("manual", ""), ("skip", ""), ("baseline", ""), ("llm", "ollama:m:1b")])
+def test_every_stage_is_called_as_the_pipeline_of_the_package_calls_it(dag: Any, judge: str, model: str) -> None:
+    import jinja2
 
-        return [
-            jinja2.Template(argument).render(
-                params={**dag.params.dump(), **params}, ti=SimpleNamespace(xcom_pull=lambda _: "f")
-            )
-            for argument in dag.get_task(task).arguments
-            if "run_id" not in argument
-        ]
+    params = {**dag.params.dump(), "judge": judge, "judge_model": model, "models": "a:1b,b:2b"}
+    folder = "/exchange/tip-bench-auto/a-run"
+    environment = jinja2.Environment()
+    environment.filters["label"] = lambda text: text
+    ti = SimpleNamespace(xcom_pull=lambda _: f"{folder}/judge.json")
 
-    for judge, asked in (("manual", "manual"), ("skip", "manual"), ("baseline", "baseline"), ("llm", "ollama:m:1b")):
-        export = rendered("export_for_judge", judge=judge, judge_model="ollama:m:1b")
-        assert export[export.index("--for") + 1] == asked
-        if judge in ("baseline", "llm"):
-            score = rendered("judge", judge=judge, judge_model="ollama:m:1b")
-            assert score[score.index("--with") + 1] == asked
+    def rendered(step: Step) -> list[str]:
+        task = dag.get_task(step)
+        arguments = task.partial_kwargs["arguments"] if step == Step.COLLECT else task.arguments
+        return [environment.from_string(text).render(params=params, ti=ti, run_id="a-run") for text in arguments]
+
+    for step in steps(judge):
+        if step != Step.AWAIT:
+            assert rendered(step) == arguments(step, params, folder), step

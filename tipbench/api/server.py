@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shlex
+import signal
 import sys
+from types import FrameType
 
 import uvicorn
 from starlette.datastructures import Headers
@@ -14,6 +17,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tipbench.api.app import create_app
 from tipbench.api.settings import Settings, from_environment
+from tipbench.config import Config
+from tipbench.ending import cut_later
 from tipbench.errors import InputError
 
 GRACE_S = 10
@@ -37,7 +42,7 @@ def serve(host: str, port: int, *, airflow_url: str | None = None, mlflow_url: s
     app = create_app(settings, {"laptop": token} if token else None)
     if token:
         _welcome(settings, f"http://{'[::1]' if host == '::1' else host}:{port}", token, app.state.auth.tokens.once())
-    uvicorn.run(
+    config = uvicorn.Config(
         Behind(app, settings.trusted_proxies),
         host=host,
         port=port,
@@ -47,6 +52,20 @@ def serve(host: str, port: int, *, airflow_url: str | None = None, mlflow_url: s
         server_header=False,
         date_header=True,
     )
+    _Server(config).run()
+
+
+class _Server(uvicorn.Server):
+    """Lets open answers end after SIGTERM; after Ctrl-C, somebody waits for the prompt."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's own, with a limit after Ctrl-C."""
+        if sig == signal.SIGINT:
+            self.config.timeout_graceful_shutdown = 1
+            # The requests that are cut off are no news to whoever pressed the keys.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            cut_later()
+        super().handle_exit(sig, frame)
 
 
 class Behind:
@@ -72,6 +91,7 @@ def _welcome(settings: Settings, url: str, token: str, code: str) -> None:
     where = f"Airflow at {settings.airflow_url}" if settings.airflow_url else "this machine"
     lines = [
         f"tipbench: results in {settings.store_url}, collections by {where}",
+        *_other_store(settings),
         "",
         f"  open      {url}/#/login?token={code}",
         "            (works once)",
@@ -81,6 +101,18 @@ def _welcome(settings: Settings, url: str, token: str, code: str) -> None:
     ]
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
+
+
+def _other_store(settings: Settings) -> list[str]:
+    """Without being told, `serve` on a laptop keeps results in a folder, and the other commands ask a server: say so, and how to meet."""
+    other = Config().store_url
+    if settings.store_url == other or settings.config.mlflow_url:
+        return []
+    return [
+        f"          the other commands use {other} unless they are told; to meet there or here:",
+        f"          tipbench serve --mlflow-url {other}",
+        f"          tipbench compare --mlflow-url {shlex.quote(settings.store_url)}",
+    ]
 
 
 def _configure_logs() -> None:

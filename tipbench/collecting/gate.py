@@ -7,10 +7,10 @@ from collections.abc import Callable
 from tipbench.collecting.plan import Block
 from tipbench.collecting.progress import Event, OnEvent
 from tipbench.config import Config
-from tipbench.engines.base import Engine, GenerationError, ModelFacts, ModelMissing
+from tipbench.engines.base import Engine, GenerationError, ModelFacts, ModelMissing, Unsuitable
 from tipbench.errors import InputError
 from tipbench.memory.meter import Reading
-from tipbench.policy import check_memory, check_parameters, check_tag, need
+from tipbench.policy import Verdict, check_memory, check_parameters, check_tag, need
 from tipbench.store.records import Failure
 
 Measured = Callable[[ModelFacts], Reading | None]
@@ -34,6 +34,8 @@ def gate(
                 facts, failure = _pull(engine, model, on_event)
             else:
                 failure = Failure(reason=error.reason, message=str(error))
+        except Unsuitable as error:
+            verdict = Verdict(False, str(error))
         except GenerationError as error:
             failure = Failure(reason=error.reason, message=str(error))
         estimate = None

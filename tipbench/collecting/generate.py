@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tipbench.collecting.plan import Block, Cell
 from tipbench.collecting.progress import Event, FailedCells, OnEvent, Tally
@@ -19,14 +19,17 @@ from tipbench.engines.base import (
     EngineUnreachable,
     Generation,
     GenerationError,
+    ModelBroken,
     ModelMissing,
     Options,
     OutOfMemory,
+    Unsuitable,
     Witness,
 )
 from tipbench.errors import TipbenchError
-from tipbench.judging.checks import check, clean
+from tipbench.judging.checks import NAMES, clean, reasons
 from tipbench.memory.meter import Meter, Reading
+from tipbench.model_names import same_model
 from tipbench.policy import format_bytes
 from tipbench.store import now_ms
 from tipbench.store.journal import Journal
@@ -106,9 +109,13 @@ class Generator:
     def _make_room(self, model: str) -> None:
         """At most one model in memory: whatever else is loaded goes first."""
         for resident in self._task.engine.resident():
-            if resident.name not in (model, f"{model}:latest"):
+            if not same_model(resident.name, model):
                 self._task.on_event(Event("note", f"freeing {resident.name}, which was still loaded"))
-                self._task.engine.unload(resident.name)
+                try:
+                    self._task.engine.unload(resident.name)
+                except GenerationError as error:
+                    # Another model's trouble: this one is tried all the same.
+                    self._warn(str(error))
 
     def _engine_free(self, model: str, quietly: bool = False) -> None:
         try:
@@ -168,7 +175,7 @@ class Generator:
         """Failures in a row to bear: what does not fit in memory or is not there will not get better."""
         if failures and failures[-1].reason == OutOfMemory.reason:
             return 2
-        if failures and failures[-1].reason == ModelMissing.reason:
+        if failures and failures[-1].reason in (ModelMissing.reason, ModelBroken.reason, Unsuitable.reason):
             return 1
         return GIVE_UP_AFTER
 
@@ -195,6 +202,11 @@ class Generator:
             except (EngineUnreachable, GenerationError) as error:
                 failure = self._explain(error, block, began)
                 break
+            if generation.prompt_cut:
+                self._warn(
+                    f"{block.model}: prompt {cell.planned.prompt} does not fit into num_ctx {self._options.num_ctx}, so the server "
+                    f"left out messages from its front, examples before all (seen with {cell.planned.scenario}); raise --num-ctx"
+                )
             candidates.append(_as_candidate(index, seed, generation))
             self._task.journal.note(cell.id, candidates[-1])
             self._task.tally.generated(generation.total_s or generation.wall_s)
@@ -241,11 +253,9 @@ class Generator:
     ) -> None:
         """Hand a finished or failed cell over; `quiet` leaves the telling to whoever finishes many at once."""
         planned = cell.planned
-        flags = check([c.text for c in candidates], cell.messages, [c.done_reason for c in candidates])
-        counts: dict[str, int] = {}
-        for one in flags:
-            for name, flagged in asdict(one).items():
-                counts[name] = counts.get(name, 0) + int(flagged)
+        found = reasons([c.text for c in candidates], cell.messages, [c.done_reason for c in candidates])
+        candidates = tuple(c.model_copy(update={"flags": why}) for c, why in zip(candidates, found, strict=True))
+        counts = {name: sum(name in why for why in found) for name in NAMES} if candidates else {}
         result = CellResult(
             cell_id=cell.id,
             collection_id=self._task.collection_id,

@@ -100,7 +100,8 @@ def listeners(port: int) -> list[psutil.Process] | None:
     pids: set[int | None] = set()
     try:
         for connection in psutil.net_connections(kind="tcp"):
-            if connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port:
+            address = connection.laddr
+            if connection.status == psutil.CONN_LISTEN and address and address.port == port:
                 pids.add(connection.pid)
     except psutil.Error:
         return None

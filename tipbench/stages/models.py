@@ -10,7 +10,8 @@ from rich.table import Table
 
 from tipbench.config import Config
 from tipbench.engines.base import Engine, ModelFacts
-from tipbench.policy import check_memory, check_parameters, check_tag, fits, format_bytes, need, parse_bytes
+from tipbench.model_names import same_model
+from tipbench.policy import Verdict, check_memory, check_parameters, check_tag, fits, format_bytes, need, parse_bytes
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,9 @@ def run(config: Config, engine: Engine, fits_in: int | None = None) -> list[Mode
     """
     installed = sorted(engine.models(), key=lambda facts: facts.parameters or 0)
     wanted = config.model_list
-    names = {facts.name for facts in installed}
-    rows = [_row(config, facts, facts.name in wanted, fits_in) for facts in installed]
+    rows = [_row(config, facts, any(same_model(facts.name, model) for model in wanted), fits_in) for facts in installed]
     for model in wanted:
-        if model not in names and f"{model}:latest" not in names:
+        if not any(same_model(facts.name, model) for facts in installed):
             tag = check_tag(model, config.max_model_b)
             words = "not there yet" if tag.allowed else f"refused: {tag.reason}"
             rows.append(ModelRow(model, False, True, None, None, None, None, tag.allowed, words))
@@ -51,7 +51,11 @@ def run(config: Config, engine: Engine, fits_in: int | None = None) -> list[Mode
 
 def _row(config: Config, facts: ModelFacts, configured: bool, fits_in: int | None) -> ModelRow:
     estimate = need(facts, config.num_ctx, config.parallel, config.engine)
-    verdict = check_parameters(facts.name, facts.parameters, config.max_model_b)
+    verdict = (
+        Verdict(False, facts.problem)
+        if facts.problem
+        else check_parameters(facts.name, facts.parameters, config.max_model_b)
+    )
     if verdict.allowed:
         verdict = check_memory(facts.name, estimate, parse_bytes(config.memory_limit))
     return ModelRow(

@@ -33,6 +33,8 @@ class Candidate(BaseModel):
     total_s: float | None
     wall_s: float
     attempts: int
+    flags: dict[str, str] | None = None
+    """What the automatic checks found: flag -> why. None in what 0.2.0 collected."""
 
 
 class Failure(BaseModel):
