@@ -18,7 +18,7 @@ from tipbench.memory.processes import measure, servers
 
 PORT = 11435
 SCHEMA = "tipbench.memory/1"
-TIMEOUT_S = 1.0
+TIMEOUT_S = 3.0
 GIVE_UP_AFTER = 3
 """Failed questions in a row after which no sidecar is looked for any more."""
 
