@@ -16,7 +16,7 @@ from tipbench.config import KEYS, Config, build
 from tipbench.errors import InputError
 from tipbench.net.address import has_credentials
 
-OPEN_SECRET = (
+NOT_HERE = (
     "has a user or a password in it, which everybody who sees runs would see; set it where the API, or the DAG, is installed "
     "(OLLAMA_API_KEY, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD), and leave it out here"
 )
@@ -43,7 +43,7 @@ async def checked(api: Service, body: Mapping[str, Any]) -> tuple[dict[str, Any]
             for one in getattr(config, name[:-1] + "_list"):
                 if not re.fullmatch(NAME, one):
                     faults.append((f"/{name}", f"{one!r} is no name of a {name[:-1]}"))
-        faults += [(f"/{name}", OPEN_SECRET) for name in keys if has_credentials(getattr(config, name))]
+        faults += [(f"/{name}", NOT_HERE) for name in keys if has_credentials(getattr(config, name))]
         load_prompts(config.prompt_list, api.settings.config.prompts_dir or None)
     except InputError as error:
         problem = of(error)
