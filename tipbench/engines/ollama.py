@@ -19,6 +19,7 @@ from tipbench.engines.base import (
     EmptyAnswer,
     EngineInfo,
     EngineUnreachable,
+    Fence,
     Generation,
     GenerationError,
     Message,
@@ -31,12 +32,15 @@ from tipbench.engines.base import (
     QueueFull,
     Resident,
     TimedOut,
+    Token,
     Unsuitable,
     estimated_tokens,
+    tokens_of,
 )
 from tipbench.engines.gguf import kv_bytes_per_token
 from tipbench.engines.thoughts import answer_in
 from tipbench.errors import TipbenchError
+from tipbench.memory.need import Tensor, shape_of
 from tipbench.model_names import parameters_stated, read_name, same_model
 from tipbench.net.address import read_address
 from tipbench.net.clients import ERRORS, json_object, open_client, words_of
@@ -100,9 +104,15 @@ class _TooLong(Exception):
 class OllamaEngine:
     """One server, one connection pool; safe to use from many threads."""
 
-    def __init__(self, url: str, *, limits: Limits | None = None, connections: int = 64) -> None:
-        """Raises InputError for an address, a key (OLLAMA_API_KEY), a certificate or a proxy that cannot be used."""
+    def __init__(
+        self, url: str, *, limits: Limits | None = None, connections: int = 64, fence: Fence | None = None
+    ) -> None:
+        """`fence` is asked before every request, retries too, and with every chunk of an answer.
+
+        Raises InputError for an address, a key (OLLAMA_API_KEY), a certificate or a proxy that cannot be used.
+        """
         self._limits = limits or Limits()
+        self._fence = fence
         self._shown = read_address(url, "--ollama-url")
         self._client = open_client(
             self._shown,
@@ -112,6 +122,8 @@ class OllamaEngine:
             connections=connections,
             token=from_environment("OLLAMA_API_KEY"),
         )
+        if fence is not None:
+            self._client.event_hooks = {"request": [lambda request: fence.before_request()]}
         self._patience = Patience(f"Ollama at {self._shown}", self._limits.unreachable)
         self._lock = threading.Lock()
         self._cannot_think: set[str] = set()
@@ -187,6 +199,7 @@ class OllamaEngine:
             kv_bytes_per_token=kv_bytes_per_token(info),
             context_length=_count(info.get(f"{prefix}.context_length")),
             family=details.get("family") or prefix or None,
+            shape=shape_of(info, _tensors(shown.get("tensors")), _count(entry.get("size"))),
         )
 
     # -- generating ----------------------------------------------------------------------------
@@ -227,6 +240,9 @@ class OllamaEngine:
         if 2 * expected > options.num_ctx:
             # It might not fit: better to be told than to have Ollama leave the examples out without a word.
             body["truncate"] = False
+        if options.top_logprobs:
+            # Since 0.12.11; an older server does not know the fields and leaves them alone.
+            body |= {"logprobs": True, "top_logprobs": options.top_logprobs}
         sent = 0
 
         def once() -> Generation:
@@ -316,10 +332,13 @@ class OllamaEngine:
         timeout: dict[str, float | None],
     ) -> Generation:
         text: list[str] = []
+        tokens: list[Token] = []
         first: float | None = None
         thought = False
         chunks = _lines(model, response)
         for chunk in chunks:
+            if self._fence is not None:
+                self._fence.in_flight()
             if "error" in chunk:
                 words = str(chunk["error"])
                 if "truncate" in body and "context" in words.lower() and "exceed" in words.lower():
@@ -333,8 +352,11 @@ class OllamaEngine:
             if piece and first is None:
                 first = time.perf_counter() - began
             text.append(piece)
+            if piece:
+                tokens += tokens_of(chunk.get("logprobs"))
             if chunk.get("done") is True:
                 answer = _generation(model, "".join(text), chunk, first, time.perf_counter() - began, thought)
+                answer = replace(answer, tokens=tuple(tokens))
                 # A connection goes back to the pool only when it is read to its end.
                 timeout["read"] = self._limits.end_of_stream
                 with suppress(httpx.RequestError, _Transient):
@@ -665,6 +687,17 @@ def _generation(
 
 def _object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """What `/api/show` says of the tensors; none when one of them is not described as it should be."""
+    found = []
+    for entry in value if isinstance(value, list) else []:
+        shape = entry.get("shape") if isinstance(entry, dict) else None
+        if not isinstance(shape, list) or not all(_count(n) for n in shape) or not shape:
+            return []
+        found.append(Tensor(str(entry.get("name")), str(entry.get("type")), tuple(shape)))
+    return found
 
 
 def _count(value: object) -> int | None:

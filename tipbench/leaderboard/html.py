@@ -10,11 +10,13 @@ from markupsafe import Markup
 
 from tipbench.leaderboard import words
 from tipbench.leaderboard.model import Cell, Leaderboard, ReportTip
-from tipbench.leaderboard.plots import forest_plot, tradeoff_plots
+from tipbench.leaderboard.plots import forest_plot, race_plot, tradeoff_plots
 
 
-def to_html(board: Leaderboard, tips: Sequence[ReportTip] = ()) -> str:
-    """The leaderboard as a self-contained page. `tips` fills the drill-down of every cell."""
+def to_html(board: Leaderboard, tips: Sequence[ReportTip] = (), hint: str = "") -> str:
+    """The leaderboard as a self-contained page. `tips` fills the drill-down of every cell; `hint` are the options that a
+    command needs to find this experiment again.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (resources.files(__package__) / "report.html.j2").read_text(encoding="utf-8")
     by_cell: dict[tuple[str, str, str], list[ReportTip]] = {}
@@ -22,13 +24,15 @@ def to_html(board: Leaderboard, tips: Sequence[ReportTip] = ()) -> str:
         by_cell.setdefault((tip.model, tip.prompt, tip.variant), []).append(tip)
     return environment.from_string(source).render(
         board=board,
+        hint=hint,
         words=words,
-        # Both figures escape every name that goes into them; the template must not escape their markup again.
+        # All figures escape every name that goes into them; the template must not escape their markup again.
         forest=Markup(forest_plot(board)),  # noqa: S704
+        race=Markup(race_plot(board)),  # noqa: S704
         tradeoff=Markup(tradeoff_plots(board)),  # noqa: S704
         bar=lambda cell: _bar(board, cell),
         tips=lambda cell: by_cell.get((cell.model, cell.prompt, cell.variant), []),
-        several=any(c.rank > 1 for c in board.cells),
+        several=any((c.rank or 0) > 1 for c in board.cells),
     )
 
 

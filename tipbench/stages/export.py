@@ -14,6 +14,7 @@ from tipbench.errors import InputError
 from tipbench.judging.blinding import blind, export_id, mask_names
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
 from tipbench.judging.validate import exchange_bytes
+from tipbench.rounds import record
 from tipbench.store import Store
 from tipbench.store.records import CellRecord, text_hash
 
@@ -86,18 +87,19 @@ def from_census(
         seed=seed,
         salt=judge or "",
         repeats=repeats,
+        blocks=_blocks([cell for cell, _ in pending], store, experiment_id, rubric),
     )
     criteria = [c.id for c in rubric.criteria]
     items = []
     for item in blinded:
         situation, by_index = texts[item.run_id]
-        tip = mask_names(by_index[item.index], models, prompts)
+        tip = mask_names(by_index[item.index], models, prompts, situation)
         items.append(ExchangeItem(id=item.item_id, scenario=situation, tip=tip, scores=dict.fromkeys(criteria, None)))
     exchange = Exchange(
         experiment=experiment,
         export_id=export_id(secret, blinded, rubric.hash),
         rubric_hash=rubric.hash,
-        instructions=rubric.instructions,
+        instructions=rubric.told(),
         rubric=ExchangeRubric.model_validate_json(json.dumps(rubric.judge_view())),
         items=tuple(items),
     )
@@ -106,6 +108,7 @@ def from_census(
         "export_id": exchange.export_id,
         "rubric_hash": rubric.hash,
         "asked": asked.who,
+        "rubric_file": rubric.file,
         "items": {
             b.item_id: [b.run_id, b.index, b.repeat, i.scenario, i.tip, text_hash(texts[b.run_id][1][b.index])]
             for b, i in zip(blinded, items, strict=True)
@@ -119,6 +122,16 @@ def from_census(
         n_cells=len(pending),
         n_candidates=sum(c.n_candidates for c in cells),
     )
+
+
+def _blocks(cells: Sequence[CellRecord], store: Store, experiment_id: str, rubric: Rubric) -> dict[str, int]:
+    """run id -> the block its scenario is in, for an experiment in rounds; what is in none comes last."""
+    race = record.read(store, experiment_id, rubric.hash)
+    if not race.orders:
+        return {}
+    last = len(race.ends) + 1
+    of = {scenario: race.block_of(scenario) or last for scenario in {cell.scenario for cell in cells}}
+    return {cell.run.run_id: of[cell.scenario] for cell in cells}
 
 
 def asked_by(text: str) -> Asked:
