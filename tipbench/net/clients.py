@@ -140,12 +140,12 @@ def open_client(
 ) -> Client:
     """A client whose relative URLs start at `address`.
 
-    Who we are comes from the address's own credentials, else from `token` (sent as a bearer token), else from `account`. Raises
+    Who we are comes from the address's own credentials, else from `account`, else from `token` (sent as a bearer token). Raises
     InputError, in a sentence without secrets, for a token that no header can carry, a proxy that cannot be used, and certificates
     that cannot be read.
     """
     proxy = proxy_for(address, environ)
-    account = address.credentials or (None if token else account)
+    account = address.credentials or account
     sent = dict(headers or {})
     if account is None and token:
         sent |= bearer(token, f"the token for {name}")
