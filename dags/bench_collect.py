@@ -37,6 +37,8 @@ import ssl
 import time
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment
 
 import httpx
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -468,7 +470,17 @@ class Refused(Exception):
 
 def plain_url(url: str) -> str:
     """A URL without the credentials that may stand in it."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
+    return re.sub(r"(?<=://)\S*@", "", url)
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that HTTP_PROXY and the like name for a URL; None for a direct way."""
+    parts, proxies = urlsplit(url), getproxies_environment()
+    host = parts.hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass_environment(host, proxies):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class Mlflow:
@@ -482,7 +494,7 @@ class Mlflow:
             name: os.environ.get(f"MLFLOW_TRACKING_{name}", "").strip() for name in ("USERNAME", "PASSWORD", "TOKEN")
         }
         insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true")
-        certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or os.environ.get("SSL_CERT_FILE")
         self._url = plain_url(url)
         try:
             self._client = httpx.Client(
@@ -492,9 +504,12 @@ class Mlflow:
                 headers={"Authorization": f"Bearer {env['TOKEN']}"} if env["TOKEN"] and not env["USERNAME"] else None,
                 verify=ssl.create_default_context(cafile=certificate) if certificate and not insecure else not insecure,
                 timeout=30,
+                # httpx's own reading of the variables raises on a NO_PROXY that everybody else takes (fe80::/10).
+                trust_env=False,
+                proxy=proxy_of(url),
             )
-        except (ValueError, OSError, httpx.InvalidURL) as error:
-            raise Refused(f"MLflow at {self._url} cannot be asked: {error}") from error
+        except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
+            raise Refused(f"MLflow at {self._url} cannot be asked: {plain_url(str(error))}") from error
 
     def __enter__(self) -> Mlflow:
         return self
