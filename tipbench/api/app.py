@@ -37,7 +37,7 @@ from tipbench.api.routes import (
 )
 from tipbench.api.service import Service
 from tipbench.api.settings import Settings
-from tipbench.api.web import Metrics, Web
+from tipbench.api.web import Metrics, Prefixed, Web
 from tipbench.catalog import load_rubric
 from tipbench.counting import marks
 from tipbench.counting.judged import MANUAL, Asked
@@ -83,6 +83,8 @@ def create_app(settings: Settings, tokens: Mapping[str, str] | None = None, back
     app.state.shown = Shown()
     problems.install(app)
     app.add_middleware(Web, metrics=metrics)
+    if settings.root_path:
+        app.add_middleware(Prefixed, prefix=settings.root_path)
     for module in (operations, session, experiments, leaderboard, interchange, form, dag_runs, stream, judging):
         app.include_router(module.router)
     app.router.routes.append(_Panel("/", _Files(directory=PANEL, html=True, check_dir=False), name="panel"))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from tipbench.cli.options import config_options, json_option, parse_weights, weights_option
+from tipbench.cli.options import config_options, json_option, parse_weights, weights_option, whole_number
 from tipbench.cli.printing import console
+from tipbench.cli.root import Command
 from tipbench.cli.services import store_of, tell_once
 from tipbench.config import Config
 from tipbench.errors import EXIT_GATE, InputError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Command,
     short_help="Rank the cells: the leaderboard with error bars.",
     epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
 )
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 )
 @weights_option
 @click.option("--judge", "judges", multiple=True, help="Count only this judge's scores; may be repeated.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--seed", type=whole_number(0, 2**31 - 1), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--versions", type=click.Choice(["current", "all"]), default="current", show_default=True,
               help="Also rank what was collected before a model, prompt or scenario was changed.")  # fmt: skip
 @click.option("--scores", type=click.Choice(["whole", "expected"]), default="whole", show_default=True,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 def compare(
     config: Config,
     out: str | None,
-    weights: str | None,
+    weights: tuple[str, ...],
     judges: tuple[str, ...],
     seed: int,
     versions: Literal["current", "all"],
@@ -73,7 +75,7 @@ def compare(
 def compare_cells(
     config: Config,
     out: str | None,
-    weights: str | None,
+    weights: tuple[str, ...],
     judges: tuple[str, ...],
     seed: int,
     versions: Literal["current", "all"] = "current",
@@ -97,25 +99,28 @@ def compare_cells(
             scores=scores,
         )
         board = result.leaderboard
+        place = out or str(config.store_url)
         tell_once(
             config, store, result.run_id,
-            lambda: board_ready(board.experiment, board.headline, len(board.cells), sum(c.n_judged for c in board.cells), out or config.store_url),
+            lambda: board_ready(board.experiment, board.headline, len(board.cells), sum(c.n_judged for c in board.cells), place),
         )  # fmt: skip
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "leaderboard.json").write_text(
-            result.leaderboard.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8"
-        )
-        (folder / "leaderboard.md").write_text(result.markdown, encoding="utf-8")
-        (folder / "report.html").write_text(result.html, encoding="utf-8")
+        from tipbench.files import write_whole
+
+        body = result.leaderboard.model_dump_json(by_alias=True, indent=2) + "\n"
+        for name, content in (
+            ("leaderboard.json", body),
+            ("leaderboard.md", result.markdown),
+            ("report.html", result.html),
+        ):
+            write_whole(Path(out) / name, content.encode())
     return result
 
 
 def gate_cells(
     config: Config,
     out: str | None,
-    weights: str | None,
+    weights: tuple[str, ...],
     judges: tuple[str, ...],
     scores: Literal["whole", "expected"],
     against: str,
@@ -144,10 +149,10 @@ def gate_cells(
         )
     body = gate.model_dump_json(by_alias=True, indent=2)
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "gate.json").write_text(body + "\n", encoding="utf-8")
-        (folder / "gate.md").write_text(to_markdown(gate), encoding="utf-8")
+        from tipbench.files import write_whole
+
+        write_whole(Path(out) / "gate.json", (body + "\n").encode())
+        write_whole(Path(out) / "gate.md", to_markdown(gate).encode())
     if as_json:
         click.echo(body)
     else:

@@ -15,10 +15,10 @@ from tipbench.cli.options import (
     json_option,
     judge_identity_options,
     parallel_option,
-    parse_share,
     repeats_option,
+    whole_number,
 )
-from tipbench.cli.printing import console, me, print_json, where
+from tipbench.cli.printing import console, me, print_json, rubric_for, typed, where
 from tipbench.cli.root import InOrder
 from tipbench.cli.services import claimed, store_of, tell_once
 from tipbench.config import Config, split_list
@@ -48,11 +48,17 @@ def judge() -> None:
               help="Export what waits for WHO: manual (a person or an agent), llm, baseline, a judge's name, or an LLM judge as "
               "ollama:MODEL, in the version that it has now. Default: anybody but the baseline, or --judge.")  # fmt: skip
 @judge_identity_options
-@click.option("--seed", default=0, show_default=True, help="Another seed shuffles in another order.")
+@click.option(
+    "--seed",
+    type=whole_number(-(2**31), 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Another seed shuffles in another order.",
+)
 @repeats_option
 @click.option("--force", is_flag=True, help="Replace a file that already holds scores.")
 @click.option("--aside", is_flag=True, help="Keep a file that already holds scores under another name, and go on.")
-@click.option("--expect", "expected", default="", metavar="MODELS",
+@click.option("--expect", "expected", multiple=True, metavar="MODELS",
               help="Fail when none of these models (comma-separated) has anything to judge.")  # fmt: skip
 @json_option
 def judge_export(
@@ -61,10 +67,10 @@ def judge_export(
     judge_name: str | None,
     asked_for: str | None,
     seed: int,
-    repeats: str,
+    repeats: float,
     force: bool,
     aside: bool,
-    expected: str,
+    expected: tuple[str, ...],
     as_json: bool,
     **engine: Any,
 ) -> None:
@@ -89,8 +95,8 @@ def judge_export(
             judge=judge_name,
             asked=asked,
             seed=seed,
-            repeats=parse_share(repeats),
-            expect=split_list(expected),
+            repeats=repeats,
+            expect=split_list(",".join(expected)),
         )
         wanted = result.n_items - result.n_repeats
         if wanted and (asked is None or asked.who not in (LLM, BASELINE, ANYONE)) and not _is_program(asked_for):
@@ -118,13 +124,14 @@ def judge_export(
         click.echo(f"{out}: {result.n_items} tips to score ({result.n_repeats} of them shown twice).")
         name = f" --as {judge_name}" if judge_name else ""
         click.echo(
-            f"Next: {me()} judge score {out}{name}, or hand the file to an agent; "
-            f"then {me()} judge apply {out}{where(config)}"
+            f"Next: {me()} judge score {typed(out)}{name}, or hand the file to an agent; "
+            f"then {me()} judge apply {typed(out)}{where(config)}"
         )
     else:
         click.echo(f"{out}: nothing is pending, all {result.n_candidates} candidates have scores.")
         click.echo(
-            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {out}{where(config)}"
+            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {typed(out)}"
+            f"{where(config, 'rubric')}"
         )
 
 
@@ -155,7 +162,7 @@ def judge_score(
         if applied:
             say_applied(applied, dry_run=False)
         elif result.scored or not result.left:
-            click.echo(f"Next: {me()} judge apply {file}{where(config)}")
+            click.echo(f"Next: {me()} judge apply {typed(file)}{where(config)}")
     code = EXIT_SOME_FAILED if result.failures else 0
     counts = {"judge": result.judge, "scored": result.scored, "left": result.left, "failed": result.failures}
     leave("judge", code, counts | ({"pending_cells": applied.pending_cells} if applied else {}))
@@ -180,7 +187,10 @@ def judge_apply(config: Config, file: str, dry_run: bool, reason: str, as_json: 
     else:
         say_applied(result, dry_run)
         if not dry_run:
-            click.echo(f"Next: {me()} compare --experiment {result.experiment} --out report/{where(config)}")
+            with_rubric = rubric_for(result.rubric_file, result.rubric_hash)
+            click.echo(
+                f"Next: {me()} compare --experiment {result.experiment} --out report/{with_rubric}{where(config)}"
+            )
 
 
 @judge.command(
@@ -225,7 +235,7 @@ def score_file(
     if spec == "terminal":
         return stage.in_terminal(Path(file), name or login_name(), console())
     with (
-        claimed(dataclasses.replace(config, engine=spec.partition(":")[0])) as (ours, witness),
+        claimed(dataclasses.replace(config, engine=spec.partition(":")[0])) as (ours, held),
         bar(quiet, "scoring") as on_progress,
     ):
         settings = stage.JudgeSettings(
@@ -236,20 +246,20 @@ def score_file(
             parallel=judge_parallel,
             rationale=rationale,
             num_thread=ours.num_thread,
-            memory_limit=parse_bytes(ours.memory_limit) or (witness.memory_limit() if witness else None),
+            memory_limit=parse_bytes(ours.memory_limit) or (held.memory_limit() if held else None),
         )
-        return stage.run(Path(file), spec, settings, on_progress=on_progress)
+        return stage.run(Path(file), spec, settings, on_progress=on_progress, held=held)
 
 
 def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str = "") -> ApplyResult:
     from pathlib import Path
 
-    from tipbench.judging.validate import read_exchange
+    from tipbench.judging.validate import look_into
     from tipbench.stages import apply as stage
 
-    exchange = read_exchange(Path(file))
+    reading = look_into(Path(file))
     with store_of(config) as store:
-        return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
+        return stage.run(reading, store, source=file, reason=reason, dry_run=dry_run)
 
 
 def _is_program(text: str | None) -> bool:

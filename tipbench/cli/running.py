@@ -16,17 +16,17 @@ from tipbench.cli.options import (
     json_option,
     judge_identity_options,
     parallel_option,
-    parse_share,
     repeats_option,
     weights_option,
 )
 from tipbench.cli.printing import me, where
+from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_SOME_FAILED
 
 
-@click.command(epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
+@click.command(cls=Command, epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
 @config_options()
 @click.option("--judge", "spec", default="baseline", show_default=True,
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
@@ -43,8 +43,8 @@ def run(
     spec: str,
     name: str | None,
     out: str,
-    repeats: str,
-    weights: str | None,
+    repeats: float,
+    weights: tuple[str, ...],
     as_json: bool,
     judge_parallel: int | None,
     **engine: Any,
@@ -77,7 +77,7 @@ def run(
             load_rubric(config.rubric or None),
             judge=judge_name,
             asked=asked,
-            repeats=parse_share(repeats),
+            repeats=repeats,
         )
     scored = None
     if exported.n_items:
@@ -102,6 +102,6 @@ def run(
         if spec == "baseline":
             click.echo(
                 f"These scores are the baseline judge's (text statistics). To judge for real: {me()} judge export "
-                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config)}"
+                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config, 'rubric')}"
             )
     sys.exit(EXIT_SOME_FAILED if collected.failed or (scored and scored.failures) else 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tipbench.errors import InputError
-from tipbench.net.secret import MASK, Secret, remember
+from tipbench.net.secret import MASK, Secret, has_control, remember
 
 if TYPE_CHECKING:
     # The command line imports this for every --help; what reads URLs and paths is imported where one is read.
@@ -122,6 +122,12 @@ def revealed(text: str) -> str:
     return text.reveal() if isinstance(text, Address | Addresses) else text
 
 
+def has_credentials(value: object) -> bool:
+    """Is it an address, or a list of them, that came with a user or a password?"""
+    each = value.each if isinstance(value, Addresses) else (value,)
+    return any(isinstance(one, Address) and one.credentials is not None for one in each)
+
+
 def masked(text: str) -> str:
     """Any text that may be a URL, fit to be shown: nothing before an `@`, no query, no control characters."""
     text = text.strip()
@@ -206,7 +212,7 @@ def _decoded(text: str, name: str) -> str:
     from urllib.parse import unquote
 
     decoded = unquote(text)
-    if any(not c.isprintable() for c in decoded):
+    if has_control(decoded):
         raise InputError(f"{name}: the user or password in it has a control character (it is not shown)")
     return decoded
 

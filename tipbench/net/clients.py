@@ -15,7 +15,7 @@ import httpx
 from tipbench.errors import InputError
 from tipbench.net.address import Address, Credentials, masked
 from tipbench.net.proxies import Proxy, proxy_for
-from tipbench.net.secret import Secret, bearer, from_environment, hide
+from tipbench.net.secret import Secret, bearer, from_environment, has_control, hide
 
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that may name a file of certificates to trust, the first one that is set; `SSL_CERT_DIR` names a folder."""
@@ -204,7 +204,7 @@ def mlflow_account(environ: Mapping[str, str] = os.environ) -> tuple[Secret, Cre
     """The token and the account that MLflow's variables name. Raises InputError for a control character in one of them."""
     token = from_environment("MLFLOW_TRACKING_TOKEN", environ)
     user = environ.get("MLFLOW_TRACKING_USERNAME", "").strip()
-    if any(not c.isprintable() for c in user):
+    if has_control(user):
         raise InputError("MLFLOW_TRACKING_USERNAME has a control character in it")
     password = from_environment("MLFLOW_TRACKING_PASSWORD", environ)
     return token, Credentials(user, password) if user else None

@@ -26,7 +26,7 @@ class Secret:
         `what` names the secret in messages. Raises InputError for a value with a control character in it, without showing it.
         """
         text = value.strip()
-        if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text):
+        if has_control(text):
             raise InputError(
                 f"{what} has a line break or another control character in it (its value is not shown); "
                 "take it out: a secret is one line"
@@ -55,6 +55,11 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not written anywhere")
+
+
+def has_control(text: str) -> bool:
+    """Is there a line break, a tab, or another control character in it?"""
+    return any(ord(c) < 32 or 127 <= ord(c) < 160 for c in text)
 
 
 def from_environment(name: str, environ: Mapping[str, str] = os.environ) -> Secret:

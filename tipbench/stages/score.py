@@ -14,6 +14,7 @@ from rich.console import Console
 from tipbench.catalog import load_judge_prompt
 from tipbench.config import Config
 from tipbench.engines import open_engine
+from tipbench.engines.base import EngineUnreachable, Held
 from tipbench.engines.openai import Limits, OpenAIEngine
 from tipbench.errors import InputError
 from tipbench.judging.baseline import BaselineJudge
@@ -23,7 +24,7 @@ from tipbench.judging.llm import NUM_CTX, EngineChat, LLMJudge, Rationale, judge
 from tipbench.judging.terminal import judge_in_terminal
 from tipbench.judging.validate import read_exchange
 from tipbench.net.secret import from_environment
-from tipbench.policy import check_memory, estimate_memory
+from tipbench.policy import check_memory, need
 
 SPECS = "terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL"
 OPENAI_PARALLEL = 8
@@ -71,8 +72,10 @@ def run(
     settings: JudgeSettings,
     *,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    held: Held | None = None,
 ) -> ScoreResult:
-    """Have the judge that `spec` names score every open item of the file.
+    """Have the judge that `spec` names score every open item of the file. `held` says whether the judge's Ollama is ours, and what it
+    died of.
 
     Raises InputError (the file, the spec, a judge that does not fit the file or the memory limit) and UnreachableError (the judge's
     service is away); what was scored until then is in the file.
@@ -80,9 +83,14 @@ def run(
     exchange = read_exchange(path)
     begin(exchange, spec, str(path))
     parallel = slots(spec) if settings.parallel is None else settings.parallel
-    began = time.perf_counter()
-    with _judge(spec, settings, parallel) as (judge, engine_s):
-        filled = fill(exchange, judge, path, on_progress, parallel=parallel)
+    began, began_ms = time.perf_counter(), int(time.time() * 1000)
+    with _judge(spec, settings, parallel, held) as (judge, engine_s):
+        try:
+            filled = fill(exchange, judge, path, on_progress, parallel=parallel)
+        except EngineUnreachable as error:
+            if held is not None and (death := held.killed(began_ms)):
+                raise EngineUnreachable(f"{error}. {death}") from error
+            raise
         return _result(path, filled, time.perf_counter() - began, engine_s())
 
 
@@ -114,7 +122,9 @@ def _result(path: Path, filled: FillResult, wall_s: float | None = None, engine_
 
 
 @contextlib.contextmanager
-def _judge(spec: str, settings: JudgeSettings, parallel: int) -> Iterator[tuple[Judge, Callable[[], float | None]]]:
+def _judge(
+    spec: str, settings: JudgeSettings, parallel: int, held: Held | None = None
+) -> Iterator[tuple[Judge, Callable[[], float | None]]]:
     """The judge, and what tells the seconds that its engine took."""
     kind, _, model = spec.partition(":")
     if spec == "baseline":
@@ -124,7 +134,7 @@ def _judge(spec: str, settings: JudgeSettings, parallel: int) -> Iterator[tuple[
         raise InputError(f"judge {spec!r} is not known; use {SPECS}")
     identify(spec, "llm", "judge")
     prompt = load_judge_prompt(settings.judge_prompt)
-    chat = _openai(model, settings, parallel) if kind == "openai" else _local(kind, model, settings, parallel)
+    chat = _openai(model, settings, parallel) if kind == "openai" else _local(kind, model, settings, parallel, held)
     with contextlib.closing(LLMJudge(spec, chat, prompt, settings.passes, settings.rationale)) as judge:
         yield judge, lambda: chat.engine_s or None
 
@@ -144,7 +154,7 @@ def _openai(model: str, settings: JudgeSettings, parallel: int) -> EngineChat:
     return EngineChat(engine, model, details={"endpoint": str(engine.shown)}, parallel=parallel)
 
 
-def _local(kind: str, model: str, settings: JudgeSettings, parallel: int) -> EngineChat:
+def _local(kind: str, model: str, settings: JudgeSettings, parallel: int, held: Held | None) -> EngineChat:
     """A judge on Ollama or in this process. It may be larger than `max_model_b`, but it must fit the memory."""
     config = Config(
         engine=kind,
@@ -153,10 +163,10 @@ def _local(kind: str, model: str, settings: JudgeSettings, parallel: int) -> Eng
         num_ctx=NUM_CTX,
         parallel=parallel,
     )
-    engine = open_engine(config)
+    engine = open_engine(config, held)
     try:
         facts = judge_facts(engine, model)
-        estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
+        estimate = need(facts, config.num_ctx, config.parallel, kind)
         verdict = check_memory(model, estimate, settings.memory_limit)
         if not verdict.allowed:
             raise InputError(f"judge: {verdict.reason}")

@@ -16,10 +16,10 @@ from urllib.parse import quote
 import httpx
 import tenacity
 
-from tipbench.errors import InputError
 from tipbench.net.address import read_address
 from tipbench.net.clients import ERRORS, Client, json_object, mlflow_account, mlflow_tls, open_client, words_of
 from tipbench.patience import Patience
+from tipbench.quantities import seconds_from
 from tipbench.store.backend import OLDEST_FIRST, StoreError, StoreUnreachable
 from tipbench.store.records import ExperimentInfo, Run
 
@@ -38,14 +38,7 @@ class _Transient(Exception):
 
 
 def _retry_limit() -> float:
-    text = os.environ.get("TIPBENCH_MLFLOW_RETRY_S") or str(RETRY_S)
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = -1.0
-    if not 0 <= limit <= 1e7:
-        raise InputError(f"TIPBENCH_MLFLOW_RETRY_S={text!r}: write seconds, like 180")
-    return limit
+    return seconds_from(os.environ, "TIPBENCH_MLFLOW_RETRY_S", RETRY_S)
 
 
 def _of_mlflow(method: Callable[P, T]) -> Callable[P, T]:

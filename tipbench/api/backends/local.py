@@ -6,7 +6,6 @@ waiting for a judge goes on waiting. A stage is a process of its own: it can be 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -26,7 +25,8 @@ from tipbench.api.backends import PipelineRun, state_of
 from tipbench.api.models import JUDGE_KEYS, SERVER_KEYS, RunState, TaskBody, TaskState
 from tipbench.api.problems import Problem, invalid
 from tipbench.config import ENV_PREFIX, KEYS, Config
-from tipbench.errors import InputError, TipbenchError
+from tipbench.errors import BusyError, InputError, TipbenchError
+from tipbench.files import explained, lock, writable, write_whole
 from tipbench.net.address import revealed
 from tipbench.outcome import VARIABLE
 from tipbench.pipeline import Step, arguments, goes_on, steps
@@ -97,14 +97,18 @@ class LocalBackend:
         self._stops: dict[str, threading.Event] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._closing = False
-        folder.mkdir(parents=True, exist_ok=True)
-        self._hold = (folder / ".lock").open("ab")
+        writable(folder, "the state folder", "name another (TIPBENCH_STATE_DIR)")
+        with explained(folder):
+            self._hold = (folder / ".lock").open("ab")
         try:
-            fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another tipbench serve keeps its runs in {folder}; stop it, or name another folder (TIPBENCH_STATE_DIR)"
-            ) from error
+            lock(
+                self._hold,
+                f"another tipbench serve keeps its runs in {folder}; stop it, or name another folder (TIPBENCH_STATE_DIR)",
+                f"the state folder {folder}",
+                "name a folder on a local disk (TIPBENCH_STATE_DIR)",
+            )
+        except BusyError as error:
+            raise InputError(str(error)) from error
         self._records = _load(folder)
         self._recover()
 
@@ -188,9 +192,7 @@ class LocalBackend:
 
     def _save(self, record: _Record) -> None:
         path = self._folder / f"{record.id}.json"
-        part = path.with_suffix(".part")
-        part.write_text(record.model_dump_json(indent=1), encoding="utf-8")
-        part.replace(path)
+        write_whole(path, record.model_dump_json(indent=1).encode())
 
     def _recover(self) -> None:
         """After a restart: runs that waited go on waiting, runs that worked were interrupted."""
@@ -287,11 +289,8 @@ class LocalBackend:
         _write_private(folder / "config.json", json.dumps(keys, indent=1))
         # The file has every key; variables of the same name would win over it.
         env = {k: v for k, v in os.environ.items() if k.removeprefix(ENV_PREFIX).lower() not in KEYS}
-        if keys.get("ollama_url"):
-            # `judge score` takes it from here; in its arguments everybody on the machine could read it.
-            env["TIPBENCH_OLLAMA_URL"] = str(keys["ollama_url"])
         env |= {"TIPBENCH_CONFIG": str(folder / "config.json"), "TIPBENCH_RUN": record.id, VARIABLE: str(result)}
-        # What an LLM judge is asked with is no key of the stages that ask it.
+        # What an LLM judge is asked with is no key of the stages that ask it; in arguments, everybody could read it.
         env["TIPBENCH_OLLAMA_URL"] = str(keys["ollama_url"])
         with (folder / f"{task}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
