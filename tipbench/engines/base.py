@@ -79,10 +79,10 @@ class Generation:
     wall_s: float = 0.0
     """As seen from here, retries left out."""
     attempts: int = 1
-    tokens: tuple[Token, ...] = ()
-    """The answer token by token, where it was asked for and the engine can tell."""
     prompt_cut: bool = False
     """The prompt did not fit into `num_ctx`, and the server left out messages from its front: examples, most often."""
+    tokens: tuple[Token, ...] = ()
+    """The answer token by token, where it was asked for and the engine can tell."""
 
     @property
     def tokens_per_s(self) -> float | None:

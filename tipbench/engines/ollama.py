@@ -236,13 +236,13 @@ class OllamaEngine:
         }
         if schema is not None:
             body["format"] = schema
-        if options.top_logprobs:
-            # Since 0.12.11; an older server does not know the fields and leaves them alone.
-            body |= {"logprobs": True, "top_logprobs": options.top_logprobs}
         expected = estimated_tokens(messages)
         if 2 * expected > options.num_ctx:
             # It might not fit: better to be told than to have Ollama leave the examples out without a word.
             body["truncate"] = False
+        if options.top_logprobs:
+            # Since 0.12.11; an older server does not know the fields and leaves them alone.
+            body |= {"logprobs": True, "top_logprobs": options.top_logprobs}
         sent = 0
 
         def once() -> Generation:

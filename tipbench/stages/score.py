@@ -166,7 +166,7 @@ def _local(kind: str, model: str, settings: JudgeSettings, parallel: int, held: 
     engine = open_engine(config, held)
     try:
         facts = judge_facts(engine, model)
-        estimate = need(facts, config.num_ctx, config.parallel, kind)
+        estimate = need(facts, config.num_ctx, config.parallel, config.engine)
         verdict = check_memory(model, estimate, settings.memory_limit)
         if not verdict.allowed:
             raise InputError(f"judge: {verdict.reason}")
