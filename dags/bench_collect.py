@@ -152,8 +152,51 @@ PARAMETERS = {
     "judge_model": parameter(
         "", "For judge = llm: ollama:MODEL or openai:MODEL.", type="string", pattern=r"^((ollama|openai):\S{1,70})?$"
     ),
+    "judge_parallel": parameter(
+        "",
+        "For judge = llm: tips in question at once. Empty: 8 for openai, as many as Ollama has slots.",
+        "judge",
+        type="string",
+        pattern=r"^([1-9]|[1-5][0-9]|6[0-4])?$",
+    ),
+    "judge_rationale": parameter(
+        "before",
+        "For judge = llm: where it writes its sentence of reason. It is most of the tokens.",
+        "export",
+        "judge",
+        type="string",
+        enum=["before", "after", "none"],
+    ),
     "judge_timeout_hours": parameter(
         168.0, "How long to wait for a manual judge.", type="number", exclusiveMinimum=0, maximum=8760
+    ),
+    "engine": parameter(
+        "ollama",
+        "Where text comes from: Ollama, or any server with OpenAI's API at engine_url.",
+        "collect",
+        type="string",
+        enum=["ollama", "openai"],
+    ),
+    "engine_url": parameter(
+        "http://localhost:8080/v1",
+        "For engine = openai: base URL of the server (vLLM, llama.cpp's).",
+        "collect",
+        type="string",
+        pattern=f"^{URL}$",
+    ),
+    "parameters": parameter(
+        "",
+        "Parameter counts that engine_url's server does not tell: MODEL=1.5b, comma-separated.",
+        "collect",
+        type="string",
+    ),
+    "notify_url": parameter(
+        setting("NOTIFY_URL", ""),
+        "Gets one POST with a text when a judge is wanted or the board is ready.",
+        "export",
+        "compare",
+        type="string",
+        pattern=r"^(https?://\S+)?$",
     ),
     "seed": parameter(
         0,

@@ -20,7 +20,7 @@ from tipbench.config import json_schema
 
 pytestmark = pytest.mark.dags
 
-ONLY_HERE = {"judge", "judge_model", "judge_timeout_hours", "collect_memory"}
+ONLY_HERE = {"judge", "judge_model", "judge_parallel", "judge_rationale", "judge_timeout_hours", "collect_memory"}
 DEFAULTS_OF_THE_CLUSTER = {"ollama_url", "mlflow_url"}
 
 

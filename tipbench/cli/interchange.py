@@ -55,8 +55,7 @@ def import_table(config: Config, file: str, ignore: str, dry_run: bool, as_json:
     )
     if not dry_run:
         step = "compare" if result.judges else "judge export --out judge.json"
-        rubric = f" --rubric {config.rubric}" if config.rubric else ""
-        click.echo(f"Next: {me()} {step} --experiment {result.experiment}{rubric}{where(config)}")
+        click.echo(f"Next: {me()} {step} --experiment {result.experiment}{where(config, 'rubric')}")
 
 
 @click.command(
