@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from tipbench.cli.options import config_options, json_option, parse_weights, weights_option
+from tipbench.cli.options import config_options, json_option, parse_weights, weights_option, whole_number
 from tipbench.cli.printing import console
+from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
 from tipbench.config import Config
 from tipbench.outcome import leave
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Command,
     short_help="Rank the cells: the leaderboard with error bars.",
     epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
 )
@@ -27,14 +29,14 @@ if TYPE_CHECKING:
 )
 @weights_option
 @click.option("--judge", "judges", multiple=True, help="Count only this judge's scores; may be repeated.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option("--seed", type=whole_number(0, 2**31 - 1), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--versions", type=click.Choice(["current", "all"]), default="current", show_default=True,
               help="Also rank what was collected before a model, prompt or scenario was changed.")  # fmt: skip
 @json_option
 def compare(
     config: Config,
     out: str | None,
-    weights: str | None,
+    weights: tuple[str, ...],
     judges: tuple[str, ...],
     seed: int,
     versions: Literal["current", "all"],
@@ -52,7 +54,7 @@ def compare(
 def compare_cells(
     config: Config,
     out: str | None,
-    weights: str | None,
+    weights: tuple[str, ...],
     judges: tuple[str, ...],
     seed: int,
     versions: Literal["current", "all"] = "current",
@@ -74,13 +76,15 @@ def compare_cells(
             margin=config.margin,
         )
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "leaderboard.json").write_text(
-            result.leaderboard.model_dump_json(by_alias=True, indent=2) + "\n", encoding="utf-8"
-        )
-        (folder / "leaderboard.md").write_text(result.markdown, encoding="utf-8")
-        (folder / "report.html").write_text(result.html, encoding="utf-8")
+        from tipbench.files import write_whole
+
+        board = result.leaderboard.model_dump_json(by_alias=True, indent=2) + "\n"
+        for name, content in (
+            ("leaderboard.json", board),
+            ("leaderboard.md", result.markdown),
+            ("report.html", result.html),
+        ):
+            write_whole(Path(out) / name, content.encode())
     return result
 
 

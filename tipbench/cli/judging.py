@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tipbench.cli.exchange_files import guard_scores, put_aside
-from tipbench.cli.options import config_options, json_option, judge_engine_options, parse_share, repeats_option
-from tipbench.cli.printing import console, me, print_json, where
+from tipbench.cli.options import config_options, json_option, judge_engine_options, repeats_option, whole_number
+from tipbench.cli.printing import console, me, print_json, rubric_for, typed, where
 from tipbench.cli.root import InOrder
 from tipbench.cli.services import claimed, store_of
 from tipbench.config import Config, split_list
@@ -40,11 +40,17 @@ def judge() -> None:
               help="Export what waits for WHO: manual (a person or an agent), llm, baseline, a judge's name, or an LLM judge as "
               "ollama:MODEL, in the version that it has now. Default: anybody but the baseline, or --judge.")  # fmt: skip
 @judge_engine_options
-@click.option("--seed", default=0, show_default=True, help="Another seed shuffles in another order.")
+@click.option(
+    "--seed",
+    type=whole_number(-(2**31), 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Another seed shuffles in another order.",
+)
 @repeats_option
 @click.option("--force", is_flag=True, help="Replace a file that already holds scores.")
 @click.option("--aside", is_flag=True, help="Keep a file that already holds scores under another name, and go on.")
-@click.option("--expect", "expected", default="", metavar="MODELS",
+@click.option("--expect", "expected", multiple=True, metavar="MODELS",
               help="Fail when none of these models (comma-separated) has anything to judge.")  # fmt: skip
 @json_option
 def judge_export(
@@ -53,10 +59,10 @@ def judge_export(
     judge_name: str | None,
     asked_for: str | None,
     seed: int,
-    repeats: str,
+    repeats: float,
     force: bool,
     aside: bool,
-    expected: str,
+    expected: tuple[str, ...],
     as_json: bool,
     **engine: Any,
 ) -> None:
@@ -79,8 +85,8 @@ def judge_export(
             judge=judge_name,
             asked=asked,
             seed=seed,
-            repeats=parse_share(repeats),
-            expect=split_list(expected),
+            repeats=repeats,
+            expect=split_list(",".join(expected)),
         )
     if not put_aside(Path(out), result.exchange.export_id, even_ours=force):
         write_exchange(result.exchange, Path(out))
@@ -100,13 +106,14 @@ def judge_export(
         click.echo(f"{out}: {result.n_items} tips to score ({result.n_repeats} of them shown twice).")
         name = f" --as {judge_name}" if judge_name else ""
         click.echo(
-            f"Next: {me()} judge score {out}{name}, or hand the file to an agent; "
-            f"then {me()} judge apply {out}{where(config)}"
+            f"Next: {me()} judge score {typed(out)}{name}, or hand the file to an agent; "
+            f"then {me()} judge apply {typed(out)}{where(config)}"
         )
     else:
         click.echo(f"{out}: nothing is pending, all {result.n_candidates} candidates have scores.")
         click.echo(
-            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {out}{where(config)}"
+            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {typed(out)}"
+            f"{where(config, 'rubric')}"
         )
 
 
@@ -136,7 +143,7 @@ def judge_score(
         if applied:
             say_applied(applied, dry_run=False)
         elif result.scored or not result.left:
-            click.echo(f"Next: {me()} judge apply {file}{where(config)}")
+            click.echo(f"Next: {me()} judge apply {typed(file)}{where(config)}")
     code = EXIT_SOME_FAILED if result.failures else 0
     counts = {"judge": result.judge, "scored": result.scored, "left": result.left, "failed": result.failures}
     leave("judge", code, counts | ({"pending_cells": applied.pending_cells} if applied else {}))
@@ -161,7 +168,10 @@ def judge_apply(config: Config, file: str, dry_run: bool, reason: str, as_json: 
     else:
         say_applied(result, dry_run)
         if not dry_run:
-            click.echo(f"Next: {me()} compare --experiment {result.experiment} --out report/{where(config)}")
+            with_rubric = rubric_for(result.rubric_file, result.rubric_hash)
+            click.echo(
+                f"Next: {me()} compare --experiment {result.experiment} --out report/{with_rubric}{where(config)}"
+            )
 
 
 @judge.command(
@@ -203,7 +213,7 @@ def score_file(
     if spec == "terminal":
         return stage.in_terminal(Path(file), name or login_name(), console())
     with (
-        claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (ours, _),
+        claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (ours, held),
         bar(quiet, "scoring") as on_progress,
     ):
         return stage.run(
@@ -214,18 +224,19 @@ def score_file(
             passes=passes,
             judge_prompt=judge_prompt,
             on_progress=on_progress,
+            held=held,
         )
 
 
 def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str = "") -> ApplyResult:
     from pathlib import Path
 
-    from tipbench.judging.validate import read_exchange
+    from tipbench.judging.validate import look_into
     from tipbench.stages import apply as stage
 
-    exchange = read_exchange(Path(file))
+    reading = look_into(Path(file))
     with store_of(config) as store:
-        return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
+        return stage.run(reading, store, source=file, reason=reason, dry_run=dry_run)
 
 
 def asked_judge(text: str | None, **engine: Any) -> Asked | None:

@@ -11,8 +11,9 @@ from tipbench.cli.collecting import collect_cells, say_collected
 from tipbench.cli.comparing import compare_cells, show_leaderboard
 from tipbench.cli.exchange_files import put_aside
 from tipbench.cli.judging import apply_file, asked_judge, name_of_judge, say_applied, say_scored, score_file
-from tipbench.cli.options import config_options, json_option, parse_share, repeats_option, weights_option
+from tipbench.cli.options import config_options, json_option, repeats_option, weights_option, whole_number
 from tipbench.cli.printing import console, me, where
+from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_SOME_FAILED
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tipbench.stages.score import ScoreResult
 
 
-@click.command(epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
+@click.command(cls=Command, epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
 @config_options()
 @click.option("--judge", "spec", default="baseline", show_default=True,
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
               help="Folder for judge.json and the report.")  # fmt: skip
 @click.option("--base-url", envvar="TIPBENCH_JUDGE_BASE_URL", default="https://api.openai.com/v1", show_default=True,
               help="OpenAI-compatible endpoint, for openai:MODEL.")  # fmt: skip
-@click.option("--passes", type=click.IntRange(1, 99), default=1, show_default=True, help="Passes of an LLM judge.")
+@click.option("--passes", type=whole_number(1, 99), default=1, show_default=True, help="Passes of an LLM judge.")
 @click.option("--judge-prompt", type=click.Path(exists=True, dir_okay=False), help="Prompt file of an LLM judge.")
 @repeats_option
 @weights_option
@@ -43,8 +44,8 @@ def run(
     spec: str,
     name: str | None,
     out: str,
-    repeats: str,
-    weights: str | None,
+    repeats: float,
+    weights: tuple[str, ...],
     as_json: bool,
     **engine: Any,
 ) -> None:
@@ -58,7 +59,7 @@ def run(
         collected = collect_cells(config, quiet=as_json)
         if not as_json and (collected.planned or config.until == "all"):
             say_collected(collected)
-        scored = _judge_pending(config, spec, name, file, parse_share(repeats), as_json, engine)
+        scored = _judge_pending(config, spec, name, file, repeats, as_json, engine)
         failed = failed or bool(collected.failed) or bool(scored and scored.failures)
         if config.until == "all" or not _goes_on(config, spec, name, engine, as_json):
             break
@@ -71,7 +72,7 @@ def run(
         if spec == "baseline":
             click.echo(
                 f"These scores are the baseline judge's (text statistics). To judge for real: {me()} judge export "
-                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config)}"
+                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config, 'rubric')}"
             )
     sys.exit(EXIT_SOME_FAILED if failed else 0)
 

@@ -12,8 +12,8 @@ from hashlib import sha256
 from tipbench.catalog import Prompt, Scenario, content_hash
 from tipbench.config import Config
 from tipbench.counting.identity import Row, cell_id, unknown
-from tipbench.engines.base import Message, ModelFacts
-from tipbench.policy import MemoryEstimate
+from tipbench.engines.base import Message, ModelFacts, estimated_tokens
+from tipbench.memory.need import MemoryEstimate
 from tipbench.store.records import OPTIONS, Failure, PlannedCell
 
 
@@ -111,6 +111,20 @@ def narrowed(config: Config, plan: Plan, wanted: Callable[[Cell], bool]) -> Plan
     """The plan with only the cells that are wanted now."""
     cells = tuple(cell for cell in plan.cells if wanted(cell))
     return replace(plan, cells=cells, collection_id=_collection_id(config, cells, plan.refused))
+
+
+def tight(cells: Iterable[Cell], num_ctx: int) -> list[str]:
+    """In words: the prompts that will hardly fit into the context, by an estimate. Ollama would drop their first messages."""
+    longest: dict[str, int] = {}
+    for cell in cells:
+        name = cell.planned.prompt
+        longest[name] = max(longest.get(name, 0), estimated_tokens(cell.messages))
+    return [
+        f"prompt {name} takes about {tokens} tokens, and num_ctx is {num_ctx}: the server would leave out messages from its front, "
+        "examples before all; raise --num-ctx"
+        for name, tokens in longest.items()
+        if tokens > num_ctx
+    ]
 
 
 def _options(config: Config) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tipbench.leaderboard.model import Cell, Leaderboard, Race
 
 UNKNOWN = "–"
@@ -35,12 +37,26 @@ def p_value(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def memory(count: int | None) -> str:
-    """Bytes as MiB or GiB."""
+def memory(count: int | None, source: str | None = None) -> str:
+    """Bytes as MiB or GiB; a figure that the engine only reports is marked."""
     if count is None:
         return UNKNOWN
     mib = count / 1024**2
-    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
+    return (f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB") + (" reported" if source == "reported" else "")
+
+
+MEMORY_SOURCES = {
+    "processes": "what the server's processes took on this machine",
+    "sidecar": "what the server's processes took, read in its pod",
+    "own process": "what this process grew by",
+    "reported": "the engine's own count of weights and cache, where its processes take more",
+}
+
+
+def memory_sources(board: Leaderboard) -> str:
+    """Where the memory figures come from, in a sentence; empty when there are none."""
+    found = sorted({cell.memory_source for cell in board.cells if cell.memory_source}, key=list(MEMORY_SOURCES).index)
+    return "Memory: " + "; ".join(f"{MEMORY_SOURCES[one]} ({one})" for one in found) + "." if found else ""
 
 
 def seconds(value: float | None) -> str:
@@ -102,8 +118,36 @@ def prompt(cell: Cell) -> str:
     return f"{cell.prompt} ({cell.variant})" if cell.variant else cell.prompt
 
 
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def unweighted(board: Leaderboard) -> list[str]:
+    """The criteria that count nothing."""
+    return [c for c in board.criteria if not board.weights.get(c)]
+
+
+def weighting(board: Leaderboard) -> str:
+    """What the composite is made of: `weighted mean of relevance 67% and tone 33%; actionability counts nothing`."""
+    weights = {c: w for c, w in board.weights.items() if w}
+    if len({round(w, 9) for w in weights.values()}) <= 1:
+        words = f"mean of {listed(list(weights))}" if len(weights) > 1 else f"{listed(list(weights))} alone"
+    else:
+        words = f"weighted mean of {listed([f'{c} {w:.0%}' for c, w in weights.items()])}"
+    left = unweighted(board)
+    return words + (f"; {listed(left)} count{'s' * (len(left) == 1)} nothing (weight 0)" if left else "")
+
+
 def headline(board: Leaderboard) -> str:
     """The answer in a sentence, no surer than the data: it claims what was tested, and says what was not."""
+    left = unweighted(board)
+    if left and any(c.composite is not None for c in board.cells):
+        return f"Without {listed(left)} (weight 0): {_headline(board)}"
+    return _headline(board)
+
+
+def _headline(board: Leaderboard) -> str:
     judged = [c for c in board.cells if c.composite is not None]
     if not board.cells:
         return "Nothing has been collected yet."
@@ -162,6 +206,8 @@ def notes(board: Leaderboard) -> list[str]:
             found.append(
                 f"Agreement on {one.criterion}: Krippendorff's alpha {number(one.alpha)} ({interval(one.ci_low, one.ci_high)})."
             )
+    sources = memory_sources(board)
+    found += [sources] if sources else []
     found += [f"Refused: {refusal.reason}." for refusal in board.refused]
     for cell in board.cells:
         if cell.n_failed:

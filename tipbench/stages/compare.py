@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips
 from tipbench.counting.judged import Judges
 from tipbench.errors import InputError
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
+from tipbench.judging.checks import reasons
 from tipbench.judging.ratings import ratings
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import (
@@ -43,6 +45,7 @@ from tipbench.rounds import record
 from tipbench.rounds.standing import advance, stand
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
+from tipbench.store.memory import measured
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
@@ -60,6 +63,8 @@ class Ranking:
     """A hash of all that the leaderboard depends on."""
     shown: tuple[tuple[RowInfo, CellRecord, tuple[ScoreRecord, ...]], ...]
     """The cells whose tips the report shows, with the scores that count; none when there are too many."""
+    rubric_file: str = ""
+    """Where the rubric was read from; empty for the shipped one."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,9 @@ def report(ranking: Ranking, store: Store) -> str:
     """The HTML report; the tips in it are read from the store."""
     from tipbench.leaderboard.html import to_html  # matplotlib: not for those who only want the numbers
 
-    return to_html(ranking.leaderboard, _tips(store, ranking.shown))
+    told = {"--rubric": ranking.rubric_file, "--mlflow-url": store.where}
+    hint = "".join(f" {option} {shlex.quote(value)}" for option, value in told.items() if value)
+    return to_html(ranking.leaderboard, _tips(store, ranking.shown), hint)
 
 
 def rank(
@@ -202,6 +209,7 @@ def rank_holdings(
         _cell(group, means[i], comparison, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)
     ]
     rows = _with_pareto([rows[i] for i in comparison.order])
+    warnings += _unlike_memory(rows)
     agreement, summaries = _judges(cells, records, rubric, warnings)
     leaderboard = Leaderboard(
         experiment=experiment,
@@ -235,6 +243,7 @@ def rank_holdings(
         holdings.experiment_id,
         _state(cells, records, leaderboard),
         tuple(shown) if len(shown) <= REPORT_CELLS else (),
+        rubric.file,
     )
 
 
@@ -403,7 +412,7 @@ def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
     tokens = sum(m.get("output_tokens", 0.0) for m in metrics if m.get("tokens_per_s"))
     seconds = sum(m.get("output_tokens", 0.0) / m["tokens_per_s"] for m in metrics if m.get("tokens_per_s"))
     ttfts = [m["ttft_s"] for m in metrics if "ttft_s" in m]
-    peaks = [m["peak_memory_bytes"] for m in metrics if "peak_memory_bytes" in m]
+    memory = measured(c.run for c in runs)
     timed = [(m["wall_s"] - m.get("load_s", 0.0), m["n_candidates"]) for m in metrics if "wall_s" in m]
     words = [(m["mean_words"], m["n_candidates"]) for m in metrics if "mean_words" in m]
     n_timed, n_words = sum(n for _, n in timed), sum(n for _, n in words)
@@ -411,9 +420,22 @@ def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
         "tokens_per_s": tokens / seconds if seconds else None,
         "ttft_s": statistics.median(ttfts) if ttfts else None,
         "seconds_per_tip": sum(s for s, _ in timed) / n_timed if n_timed else None,
-        "peak_memory_bytes": int(max(peaks)) if peaks else None,
+        "peak_memory_bytes": memory.size if memory else None,
+        "memory_source": memory.source if memory else None,
         "mean_words": sum(w * n for w, n in words) / n_words if n_words else None,
     }
+
+
+def _unlike_memory(rows: Sequence[Cell]) -> list[str]:
+    """A word where some memory figures are measured and others only reported: they do not compare."""
+    reported = [row for row in rows if row.memory_source == "reported"]
+    if not reported or all(row.memory_source in (None, "reported") for row in rows):
+        return []
+    names = ", ".join(sorted({row.model for row in reported}))
+    return [
+        f"The memory of {names} is the engine's own count, that of the other rows is measured and so larger: in memory "
+        "they do not compare."
+    ]
 
 
 def _checks(runs: Sequence[CellRecord]) -> Checks:
@@ -487,15 +509,22 @@ def _tips(store: Store, shown: Sequence[tuple[RowInfo, CellRecord, Sequence[Scor
     """The tips of the cells to show, each with its mean scores, for the report's drill-down."""
     tips = []
     for (info, cell, records), result in zip(shown, store.results(cell.run for _, cell, _ in shown), strict=True):
-        for candidate in result.candidates:
+        # 0.2.0 kept no flags beside the tips; all but a leak of the prompt can be told from the texts.
+        earlier = reasons([c.text for c in result.candidates], (), [c.done_reason for c in result.candidates])
+        for position, candidate in enumerate(result.candidates):
             scored = [
                 dict(zip(r.criteria, r.scores[candidate.index], strict=True))
                 for r in records
                 if candidate.index in r.scores
             ]
             means = {c: statistics.fmean(s[c] for s in scored) for c in scored[0]} if scored else None
-            flags = ("truncated",) if candidate.done_reason == "length" else ()
-            tips.append(ReportTip(info.model, info.prompt, cell.scenario, candidate.text, means, flags, info.variant))
+            why = candidate.flags if candidate.flags is not None else earlier[position]
+            flags = tuple(f"{name.replace('_', ' ')} ({words})" for name, words in why.items())
+            tips.append(
+                ReportTip(
+                    info.model, info.prompt, cell.scenario, candidate.text, means, flags, info.variant, result.situation
+                )
+            )
     return tips
 
 
