@@ -117,7 +117,8 @@ def test_the_reference_lists_the_parameters_as_they_are(dag: Any) -> None:
 
 def test_the_tasks_and_their_order(dag: Any) -> None:
     assert set(dag.task_ids) == {
-        *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare")
+        *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare"),
+        *("another_round", "next_round"),
     }
     assert dag.get_task("collect").upstream_task_ids == {"plan"}
     assert dag.get_task("export_for_judge").upstream_task_ids == {"collect"}

@@ -43,6 +43,7 @@ from tipbench.leaderboard.race import in_rounds
 from tipbench.leaderboard.words import headline
 from tipbench.rounds import record
 from tipbench.rounds.standing import advance, stand
+from tipbench.rounds.words import next_step
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
 from tipbench.store.memory import measured
@@ -105,7 +106,9 @@ def run(
     """
     experiment_id = store.require_experiment(experiment)
     if record.read(store, experiment_id, rubric.hash).members:
-        advance(store, experiment_id, take(store.holdings(experiment_id)), rubric, margin=margin)
+        census = take(store.holdings(experiment_id))
+        step = next_step(experiment, advance(store, experiment_id, census, rubric, margin=margin))
+        record.note_next(store, experiment_id, rubric.hash, step.action, step.looks_taken, step.reason)
     ranking = rank(
         experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions, margin=margin
     )
