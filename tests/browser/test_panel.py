@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import FILLED, MODEL, TOKEN, Panel, Visit, environment, serving
+from tests.browser.conftest import FILLED, MODEL, TOKEN, Panel, Visit, environment, run_to_the_end, serving
 from tests.browsing import judge_all, wait_saved
 
 if TYPE_CHECKING:
@@ -349,6 +349,52 @@ def test_a_tip_is_text_whatever_it_says(visit: Visit) -> None:
     assert page.title() != "broken"
 
 
+# -- what counts -----------------------------------------------------------------------------------
+
+
+def test_the_status_says_what_is_judged_by_whom_and_what_waits(visit: Visit) -> None:
+    page = visit(f"#/leaderboard/{FILLED}")
+    page.get_by_role("navigation", name=FILLED).get_by_role("link", name="Status").click()
+    tile = page.locator(".stats > div")
+    assert tile.filter(has_text="Counted").locator("dd").inner_text().startswith("6")
+    # The baseline has scored everything, and stands for nobody.
+    assert page.get_by_role("row", name=re.compile("^baseline")).inner_text().split()[-2:] == ["6", "12"]
+    page.get_by_label("Judged by").select_option("baseline")
+    page.locator(".stats > div", has_text="Judged").filter(has_text="6").wait_for()
+    assert tile.filter(has_text="Pending").locator("dd").inner_text() == "0"
+
+
+def test_the_same_names_with_other_options_are_rows_of_their_own(panel: Panel, visit: Visit) -> None:
+    experiment = "tip-bench-warm-and-cold"
+    for temperature in (0.1, 1.2):
+        run_to_the_end(
+            panel,
+            experiment=experiment,
+            models=MODEL,
+            prompts="v1",
+            n_scenarios=1,
+            n_tips=1,
+            temperature=temperature,
+            judge="baseline",
+        )
+    page = visit(f"#/leaderboard/{experiment}")
+    rows = page.get_by_role("region", name="Ranking").locator("tbody tr").filter(has_text=MODEL)
+    rows.first.wait_for()
+    said = rows.all_inner_texts()
+    assert len(said) == 2 and sorted("0.1" in one for one in said) == sorted("1.2" in one for one in said) == [
+        False,
+        True,
+    ]
+    tips = set()
+    for n in range(2):
+        page.goto(f"{panel.url}/#/leaderboard/{experiment}")
+        rows.nth(n).get_by_role("link").click()
+        page.locator(".tipcard blockquote").wait_for()
+        assert page.locator(".tipcard").count() == 1
+        tips.add(page.locator(".tipcard blockquote").inner_text())
+    assert len(tips) == 2, "each row leads to what it wrote"
+
+
 # -- when something is in the way ------------------------------------------------------------------
 
 
@@ -411,3 +457,24 @@ def test_the_theme_is_remembered(visit: Visit) -> None:
     page.reload()
     page.get_by_role("button", name="Use the light theme").wait_for()
     assert page.evaluate(ground) == dark != light
+
+
+def test_a_table_is_checked_then_imported(visit: Visit, tmp_path: Path) -> None:
+    head = "model,prompt,scenario,text,judge,judge_kind,relevance,actionability,tone"
+    rows = [f"m{m},p,s{s},Tip {m} {s}.,ann,human,{2 + 2 * m},3,4" for m in range(2) for s in range(3)]
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("\n".join([head, *rows]))
+    bad.write_text("\n".join([head, rows[0].replace(",4", ",9")]))
+    page = visit("")
+    page.get_by_role("link", name="Import").click()
+    page.get_by_label("Experiment").fill("tip-bench-imported")
+    page.get_by_label("Table").set_input_files(bad)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_text("line 2, tone: '9' is outside the scale of 1 to 5").wait_for()
+    page.get_by_label("Table").set_input_files(good)
+    page.get_by_role("button", name="Check only").click()
+    page.get_by_text("It would bring").wait_for()
+    page.get_by_role("button", name="Import").click()
+    page.get_by_role("link", name="See the leaderboard").click()
+    page.get_by_role("heading", name="tip-bench-imported").wait_for()
+    page.get_by_role("link", name="Download Scores").wait_for()

@@ -21,7 +21,17 @@ from tipbench.errors import EXIT_UNREACHABLE
     epilog="\b\nExamples:\n  tipbench models --memory-limit 2Gi\n  tipbench models --fits 1Gi",
 )
 @config_options(
-    "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
+    "models",
+    "engine",
+    "ollama_url",
+    "engine_url",
+    "parameters",
+    "mlflow_url",
+    "max_model_b",
+    "num_ctx",
+    "parallel",
+    "memory_limit",
+    "num_thread",
 )
 @click.option("--fits", "fits_in", metavar="SIZE", default="",
               help="Which models fit into this much memory (e.g. 1Gi), and with which num_ctx at most.")  # fmt: skip
@@ -68,8 +78,8 @@ def status(config: Config, asked_for: str, as_json: bool) -> None:
 
 
 @click.command(
-    "next",
     cls=Command,
+    name="next",
     short_help="What an experiment in rounds needs next, or why it stops.",
     epilog="\b\nExample:\n  tipbench next --experiment tip-bench-auto",
 )
@@ -86,12 +96,13 @@ def next_(config: Config, take_back: str, name: str, reason: str, as_json: bool)
 
     if take_back and not name:
         raise click.UsageError("--take-back needs --as YOUR_NAME: it is recorded")
+    rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         result = stage.run(
             config.experiment,
             store,
-            load_rubric(config.rubric or None),
-            margin=config.margin,
+            rubric,
+            margin=rubric.margin(config.margin),
             take_back=take_back,
             by=name,
             reason=reason,

@@ -11,7 +11,14 @@ from tipbench.cli.collecting import collect_cells, say_collected
 from tipbench.cli.comparing import compare_cells, show_leaderboard
 from tipbench.cli.exchange_files import put_aside
 from tipbench.cli.judging import apply_file, asked_judge, name_of_judge, say_applied, say_scored, score_file
-from tipbench.cli.options import config_options, json_option, repeats_option, weights_option, whole_number
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    judge_identity_options,
+    parallel_option,
+    repeats_option,
+    weights_option,
+)
 from tipbench.cli.printing import console, me, where
 from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
@@ -32,10 +39,8 @@ if TYPE_CHECKING:
 @click.option("--as", "name", help="Your name as judge in the terminal.")
 @click.option("--out", default="report", show_default=True, type=click.Path(file_okay=False),
               help="Folder for judge.json and the report.")  # fmt: skip
-@click.option("--base-url", envvar="TIPBENCH_JUDGE_BASE_URL", default="https://api.openai.com/v1", show_default=True,
-              help="OpenAI-compatible endpoint, for openai:MODEL.")  # fmt: skip
-@click.option("--passes", type=whole_number(1, 99), default=1, show_default=True, help="Passes of an LLM judge.")
-@click.option("--judge-prompt", type=click.Path(exists=True, dir_okay=False), help="Prompt file of an LLM judge.")
+@judge_identity_options
+@parallel_option("--judge-parallel")
 @repeats_option
 @weights_option
 @json_option
@@ -47,6 +52,7 @@ def run(
     repeats: float,
     weights: tuple[str, ...],
     as_json: bool,
+    judge_parallel: int | None,
     **engine: Any,
 ) -> None:
     """Everything in one go: collect, export, score, apply, compare; with --until sure, round after round until it is sure."""
@@ -59,7 +65,7 @@ def run(
         collected = collect_cells(config, quiet=as_json)
         if not as_json and (collected.planned or config.until == "all"):
             say_collected(collected)
-        scored = _judge_pending(config, spec, name, file, repeats, as_json, engine)
+        scored = _judge_pending(config, spec, name, file, repeats, as_json, judge_parallel, engine)
         failed = failed or bool(collected.failed) or bool(scored and scored.failures)
         if config.until == "all" or not _goes_on(config, spec, name, engine, as_json):
             break
@@ -77,17 +83,24 @@ def run(
     sys.exit(EXIT_SOME_FAILED if failed else 0)
 
 
-def _asked(config: Config, spec: str, name: str | None, engine: dict[str, Any]) -> Asked:
+def _asked(config: Config, spec: str, name: str | None, engine: dict[str, Any]) -> Asked | None:
     """Who is asked by `--judge`."""
     from tipbench.counting.judged import BASELINE, MANUAL, Asked
 
     if spec == "terminal":
         return Asked(name) if name else Asked(MANUAL)
-    return Asked(BASELINE) if spec == BASELINE else asked_judge(spec, ollama_url=config.ollama_url, **engine)
+    return Asked(BASELINE) if spec == BASELINE else asked_judge(config, spec, **engine)
 
 
 def _judge_pending(
-    config: Config, spec: str, name: str | None, file: Path, repeats: float, quiet: bool, engine: dict[str, Any]
+    config: Config,
+    spec: str,
+    name: str | None,
+    file: Path,
+    repeats: float,
+    quiet: bool,
+    parallel: int | None,
+    engine: dict[str, Any],
 ) -> ScoreResult | None:
     """Export what is pending, have it scored, and apply it; None when nothing was."""
     from tipbench.catalog import load_rubric
@@ -112,7 +125,7 @@ def _judge_pending(
     # An interrupted run is resumed: a file that was begun for the same export keeps its scores, and another's is kept aside.
     if not put_aside(file, exported.exchange.export_id):
         write_exchange(exported.exchange, file)
-    scored = score_file(str(file), spec, name, quiet=quiet, ollama_url=config.ollama_url, **engine)
+    scored = score_file(config, str(file), spec, name, quiet=quiet, judge_parallel=parallel, **engine)
     applied = apply_file(config, str(file))
     if not quiet:
         say_scored(scored)
@@ -125,12 +138,13 @@ def _goes_on(config: Config, spec: str, name: str | None, engine: dict[str, Any]
     from tipbench.catalog import load_rubric
     from tipbench.stages import next as stage
 
+    rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         result = stage.run(
             config.experiment,
             store,
-            load_rubric(config.rubric or None),
-            margin=config.margin,
+            rubric,
+            margin=rubric.margin(config.margin),
             asked=_asked(config, spec, name, engine),
         )
     if not quiet:

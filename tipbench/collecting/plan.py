@@ -101,18 +101,6 @@ def make_plan(
     )
 
 
-def row_id(cell: Cell) -> str:
-    """The id of the board's row that a cell belongs to."""
-    digest = cell.params["model_digest"] or unknown(cell.planned.model)
-    return Row(digest, cell.params["prompt_hash"], tuple(cell.params[name] for name in OPTIONS)).id
-
-
-def narrowed(config: Config, plan: Plan, wanted: Callable[[Cell], bool]) -> Plan:
-    """The plan with only the cells that are wanted now."""
-    cells = tuple(cell for cell in plan.cells if wanted(cell))
-    return replace(plan, cells=cells, collection_id=_collection_id(config, cells, plan.refused))
-
-
 def tight(cells: Iterable[Cell], num_ctx: int) -> list[str]:
     """In words: the prompts that will hardly fit into the context, by an estimate. Ollama would drop their first messages."""
     longest: dict[str, int] = {}
@@ -125,6 +113,18 @@ def tight(cells: Iterable[Cell], num_ctx: int) -> list[str]:
         for name, tokens in longest.items()
         if tokens > num_ctx
     ]
+
+
+def row_id(cell: Cell) -> str:
+    """The id of the board's row that a cell belongs to."""
+    digest = cell.params["model_digest"] or unknown(cell.planned.model)
+    return Row(digest, cell.params["prompt_hash"], tuple(cell.params[name] for name in OPTIONS)).id
+
+
+def narrowed(config: Config, plan: Plan, wanted: Callable[[Cell], bool]) -> Plan:
+    """The plan with only the cells that are wanted now."""
+    cells = tuple(cell for cell in plan.cells if wanted(cell))
+    return replace(plan, cells=cells, collection_id=_collection_id(config, cells, plan.refused))
 
 
 def _options(config: Config) -> dict[str, str]:

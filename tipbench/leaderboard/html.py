@@ -32,7 +32,7 @@ def to_html(board: Leaderboard, tips: Sequence[ReportTip] = (), hint: str = "") 
         tradeoff=Markup(tradeoff_plots(board)),  # noqa: S704
         bar=lambda cell: _bar(board, cell),
         tips=lambda cell: by_cell.get((cell.model, cell.prompt, cell.variant), []),
-        several=any(c.rank > 1 for c in board.cells),
+        several=any((c.rank or 0) > 1 for c in board.cells),
     )
 
 

@@ -26,18 +26,22 @@ def in_rounds(board: Leaderboard, standing: Standing) -> Leaderboard:
 
     def order(cell: Cell) -> tuple[float, float, int]:
         member = index.get(cell.row.id) if cell.row and cell.row.current else None
+        # What has no rank of its own comes last, as on any board.
+        last = cell.rank if cell.rank is not None else len(board.cells) + 1
+        if cell.rank is None:
+            return (3.0, 0.0, last)
         if not looked or member is None:
-            return (1.0 if looked else 0.0, 0.0, cell.rank)
+            return (1.0 if looked else 0.0, 0.0, last)
         if member in place:
-            return (0.0, float(place[member]), cell.rank)
+            return (0.0, float(place[member]), last)
         drop = decision.dropped.get(member)
-        return (2.0, -float(drop.look) if drop else 0.0, cell.rank)
+        return (2.0, -float(drop.look) if drop else 0.0, last)
 
     rows = []
     for rank, cell in enumerate(sorted(board.cells, key=order), 1):
         member = index.get(cell.row.id) if cell.row and cell.row.current else None
         update: dict[str, object] = {
-            "rank": rank,
+            "rank": None if cell.rank is None else rank,
             "rank_low": None if cell.rank_low is None else min(cell.rank_low, rank),
             "rank_high": None if cell.rank_high is None else max(cell.rank_high, rank),
         }

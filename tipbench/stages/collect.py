@@ -96,6 +96,17 @@ def run(
         journal.release()
 
 
+def _took_before(config: Config, store: Store, limit: int | None) -> Measured:
+    """Knows what earlier runs of this experiment took; asked only where there is a limit."""
+    experiment_id = store.find_experiment(config.experiment) if limit is not None else None
+    cells = store.cells(experiment_id) if experiment_id else []
+
+    def look_up(facts: ModelFacts) -> Reading | None:
+        return took_before(cells, facts.digest, config.num_ctx, config.parallel, config.engine)
+
+    return look_up
+
+
 def _check_cells(config: Config) -> None:
     """Every cell that is asked for by name must be among models x prompts."""
     known = {(m, p) for m in config.model_list for p in config.prompt_list}
@@ -117,7 +128,7 @@ def _next_round(config: Config, store: Store, plan: Plan, scenarios: Sequence[Sc
         block=config.block,
         seed=config.seed,
     )
-    wanted = race.wanted(config.margin)
+    wanted = race.wanted(rubric.margin(config.margin))
     if not wanted:
         on_event(Event("note", "the decision is made: nothing more to collect"))
         return narrowed(config, plan, lambda cell: False)
@@ -130,17 +141,6 @@ def _next_round(config: Config, store: Store, plan: Plan, scenarios: Sequence[Sc
 def _nothing(config: Config, plan: Plan) -> CollectResult:
     """The result of a collection that nothing was left for."""
     return CollectResult(config.experiment, plan.collection_id, 0, 0, 0, {}, (), plan.refused, 0, 0.0, 0.0, plan.same)
-
-
-def _took_before(config: Config, store: Store, limit: int | None) -> Measured:
-    """Knows what earlier runs of this experiment took; asked only where there is a limit."""
-    experiment_id = store.find_experiment(config.experiment) if limit is not None else None
-    cells = store.cells(experiment_id) if experiment_id else []
-
-    def look_up(facts: ModelFacts) -> Reading | None:
-        return took_before(cells, facts.digest, config.num_ctx, config.parallel, config.engine)
-
-    return look_up
 
 
 def _receipt(
@@ -160,7 +160,7 @@ def _receipt(
         "memory_limit_bytes": limit,
         "scenarios": {s.id: scenario_hash(s) for s in scenarios},
         "prompts": {p.name: p.hash for p in prompts},
-        "config": {k: v for k, v in asdict(config).items() if k not in ("mlflow_url", "spool")},
+        "config": {k: v for k, v in asdict(config).items() if k not in ("mlflow_url", "spool", "notify_url")},
         "node": os.environ.get("TIPBENCH_NODE") or platform.node(),
         "machine": platform.machine(),
         "cpus": str(os.cpu_count()),

@@ -50,5 +50,5 @@ def render(result: Next, console: Console) -> None:
                 cell.judge
             )
             console.print(escape(f"  {cell.model} | {cell.prompt}: {', '.join(todo) or 'done'}"))
-    for cell in result.dropped:
-        console.print(escape(f"  out since look {cell.look}: {cell.model} | {cell.prompt}, {cell.why}"))
+    for out in result.dropped:
+        console.print(escape(f"  out since look {out.look}: {out.model} | {out.prompt}, {out.why}"))

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tipbench.stats.arrays import BoolArray, FloatArray
-from tipbench.stats.maxt import (
-    CHUNK,
-    centred_by_scenario,
-    critical_value,
-    mask_key,
-    null_draws,
-    null_maxima,
-    studentised,
-)
+from tipbench.stats.maxt import CHUNK
+from tipbench.stats.pairs import AllPairs, compare_pairs, rank_limits
 
 
 @dataclass(frozen=True)
@@ -29,7 +23,7 @@ class Comparison:
     """Position in `order`, from 1."""
     mean: FloatArray
     rank_low: FloatArray
-    """Best rank in the interval."""
+    """Best rank that the tests leave possible."""
     rank_high: FloatArray
     p_best: FloatArray
     """Share of bootstrap draws in which the cell is first; cells that tie for first share the draw."""
@@ -40,6 +34,8 @@ class Comparison:
     p_adjusted: FloatArray
     tied: tuple[bool | None, ...]
     """Not shown to be worse than the leader; None where that cannot be tested."""
+    pairs: AllPairs
+    """The tests of all pairs of the cells that have data, in the order they came in."""
 
 
 def compare_cells(means: npt.ArrayLike, *, seed: int, draws: int = 10_000, confidence: float = 0.95) -> Comparison:
@@ -47,9 +43,8 @@ def compare_cells(means: npt.ArrayLike, *, seed: int, draws: int = 10_000, confi
 
     `means` has shape (C cells, S scenarios), NaN for what is missing. A cell's composite is the mean of its scenarios.
 
-    Ranks and P(best): percentiles of a cluster bootstrap that draws whole scenarios, the same ones for every cell, so
-    that what makes a scenario hard cancels out. In a draw that holds none of a cell's scenarios it keeps its mean. A
-    cell with one scenario has no rank interval, unless it is the only cell.
+    Rank limits count what was tested (`rank_limits`), so that nothing looks surer than the test; P(best) is a cluster
+    bootstrap's (`probability_best`).
 
     Differences to the leader, paired by scenario: simultaneous over *all* pairs of cells (max-T: Westfall & Young 1993;
     with a pooled variance it would be Tukey's range test), since any cell might have been the leader. See
@@ -62,29 +57,11 @@ def compare_cells(means: npt.ArrayLike, *, seed: int, draws: int = 10_000, confi
     times the number of pairs, and the interval is unknown.
     """
     x = np.asarray(means, dtype=float)
-    n_cells = x.shape[0]
-    has = ~np.isnan(x)
-    scored = has.any(axis=1)
-    mean = np.full(n_cells, np.nan)
+    scored = ~np.isnan(x).all(axis=1)
+    mean = np.full(len(x), np.nan)
     mean[scored] = np.nanmean(x[scored], axis=1)
-    # Rounding makes sums of the same scores in another order the same mean.
-    order = np.argsort(np.where(scored, -mean.round(9), np.inf), kind="stable")
-    rank = np.empty(n_cells, dtype=np.intp)
-    rank[order] = np.arange(1, n_cells + 1)
-    rank_low, rank_high, p_best = np.full((3, n_cells), np.nan)
-    rank_low[scored], rank_high[scored], p_best[scored] = _bootstrap_ranks(
-        x[scored], rank[scored], draws=draws, confidence=confidence, seed=seed
-    )
-    diff, low, high, p = np.full((4, n_cells), np.nan)
-    tied: list[bool | None] = [None] * n_cells
-    if scored.any():
-        leader = int(np.flatnonzero(scored).searchsorted(order[0]))
-        diff[scored], low[scored], high[scored], p[scored] = differences_to_leader(
-            x[scored], leader, draws=draws, confidence=confidence, seed=seed
-        )
-        alpha = 1 - confidence
-        tied = [None if np.isnan(pi) else bool(pi >= alpha or d > 0) for pi, d in zip(p, diff, strict=True)]
-    return Comparison(order, rank, mean, rank_low, rank_high, p_best, diff, low, high, p, tuple(tied))
+    pairs = compare_pairs(x[scored], seed=seed, draws=draws, confidence=confidence)
+    return compared(mean, pairs, probability_best([x[scored]], seed=seed, draws=draws))
 
 
 def differences_to_leader(
@@ -94,77 +71,68 @@ def differences_to_leader(
 
     The part of `compare_cells` that tests; `x` (C, S) must have some score in every row.
     """
-    mask = ~np.isnan(x)
-    scale = float(np.nanmax(np.abs(x)))
-    all_diff, all_se, common = studentised(centred_by_scenario(x, mask), mask)
-    diff, se, n = all_diff[:, leader], all_se[:, leader], common[:, leader]
-    diff = np.where(n == 0, np.nan, np.where(np.abs(diff) <= 1e-9 * scale, 0.0, diff))
-    low, high, p = np.full((3, x.shape[0]), np.nan)
-    testable = n >= 2
-    if testable.sum() > 1:
-        if se[testable].max() > 1e-9 * scale:
-            null = null_maxima(mask_key(mask), mask.shape, null_draws(draws, mask), seed)
-            t = np.abs(diff[testable]) / se[testable]
-            p[testable] = (1 + null.size - np.searchsorted(null, t)) / (1 + null.size)
-            half = critical_value(null, confidence) * se[testable]
-            low[testable], high[testable] = diff[testable] - half, diff[testable] + half
-        else:
-            pairs = x.shape[0] * (x.shape[0] - 1) // 2
-            p[testable] = np.where(diff[testable] == 0, 1.0, np.minimum(1.0, pairs * 2.0 ** (1.0 - n[testable])))
-    diff[leader], low[leader], high[leader], p[leader] = 0.0, 0.0, 0.0, 1.0
-    return diff, low, high, p
+    pairs = compare_pairs(x, seed=seed, draws=draws, confidence=confidence)
+    return pairs.diff[:, leader], pairs.low[:, leader], pairs.high[:, leader], pairs.p[:, leader]
 
 
-def _bootstrap_ranks(
-    x: FloatArray, rank: npt.NDArray[np.intp], *, draws: int, confidence: float, seed: int
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Rank interval and P(best) of every cell (rows of `x`, none empty); NaN for a cell with one scenario only."""
-    x = x[:, ~np.isnan(x).all(axis=0)]
-    n_cells, n_scenarios = x.shape
+def ranking(mean: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The cells from best to worst, and each one's position from 1; (C,) each, NaN last, equal means in the order they came in."""
+    # Rounding makes sums of the same scores in another order the same mean.
+    order = np.argsort(np.where(np.isnan(mean), np.inf, -mean.round(9)), kind="stable")
+    rank = np.empty(len(mean), dtype=np.intp)
+    rank[order] = np.arange(1, len(mean) + 1)
+    return order, rank
+
+
+def compared(mean: FloatArray, pairs: AllPairs, p_best: FloatArray) -> Comparison:
+    """The comparison that these tests of the cells with a mean give; `pairs` and `p_best` leave the other cells out."""
+    scored = ~np.isnan(mean)
+    order, rank = ranking(mean)
+    best, low, high, diff, diff_low, diff_high, p = np.full((7, len(mean)), np.nan)
+    tied: list[bool | None] = [None] * len(mean)
+    if scored.any():
+        leader = int(np.flatnonzero(scored).searchsorted(order[0]))
+        low[scored], high[scored] = rank_limits(pairs, rank[scored])
+        best[scored] = p_best
+        diff[scored], p[scored] = pairs.diff[:, leader], pairs.p[:, leader]
+        diff_low[scored], diff_high[scored] = pairs.low[:, leader], pairs.high[:, leader]
+        alpha = 1 - pairs.confidence
+        tied = [None if np.isnan(pi) else bool(pi >= alpha or d > 0) for pi, d in zip(p, diff, strict=True)]
+    return Comparison(order, rank, mean, low, high, best, diff, diff_low, diff_high, p, tuple(tied), pairs)
+
+
+def probability_best(groups: Sequence[FloatArray], *, seed: int, draws: int = 10_000) -> FloatArray:
+    """Share of bootstrap draws in which each cell is first, (C,); cells that tie for first share the draw.
+
+    A cell's composite is the sum over `groups` of its mean over that group's scenarios, each group (C, S) with NaN for
+    what is missing and its scenarios drawn on their own: one group for plain scenario means, two for references and
+    another judge. Whole scenarios are drawn, the same ones for every cell, so that what makes a scenario hard cancels
+    out. In a draw that holds none of a cell's scenarios it keeps its mean. NaN for a cell with fewer than two scenarios in the first group, unless it is the only one.
+    """
+    groups = [group[:, ~np.isnan(group).all(axis=0)] for group in groups]
+    n_cells = len(groups[0])
     if n_cells <= 1:
-        return np.ones(n_cells), np.ones(n_cells), np.ones(n_cells)
-    mask = ~np.isnan(x)
-    unknown = mask.sum(axis=1) < 2
-    zeroed = np.where(mask, x, 0.0)
-    point = zeroed.sum(axis=1) / mask.sum(axis=1)
+        return np.ones(n_cells)
+    masks = [~np.isnan(group) for group in groups]
+    zeroed = [np.where(mask, group, 0.0) for mask, group in zip(masks, groups, strict=True)]
+    points = [z.sum(axis=1) / np.maximum(m.sum(axis=1), 1) for z, m in zip(zeroed, masks, strict=True)]
     rng = np.random.default_rng([seed, 2])
-    column = np.arange(n_cells) * n_cells
-    best_ranks, worst_ranks = np.zeros((2, n_cells * n_cells), dtype=np.int64)
-    p_best = np.zeros(n_cells)
-    chunk = max(1, CHUNK // max(n_cells, n_scenarios))
+    first_draws = np.zeros(n_cells)
+    chunk = max(1, CHUNK // max(n_cells, *(group.shape[1] for group in groups)))
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)
-        weights = rng.multinomial(n_scenarios, np.full(n_scenarios, 1 / n_scenarios), size=size).astype(float)
-        count = weights @ mask.T
-        drawn = np.where(count > 0, weights @ zeroed.T / np.maximum(count, 1), point).round(9)
-        best, worst = _tied_ranks(drawn)
-        best_ranks += np.bincount((column + best).ravel(), minlength=n_cells * n_cells)
-        worst_ranks += np.bincount((column + worst).ravel(), minlength=n_cells * n_cells)
-        first = best == 0
-        p_best += (first / first.sum(axis=1, keepdims=True)).sum(axis=0)
-    tail = (1 - confidence) / 2 * draws
-    # First rank that is not in the lower tail by the better end of ties, and last one by the worse end.
-    low = 1 + (best_ranks.reshape(n_cells, n_cells).cumsum(axis=1) <= tail).sum(axis=1)
-    high = 1 + (worst_ranks.reshape(n_cells, n_cells).cumsum(axis=1) < draws - tail).sum(axis=1)
-    # Where equal means were ranked by the order they came in, the interval still holds the rank shown.
-    low, high = np.minimum(low, rank), np.maximum(high, rank)
-    return np.where(unknown, np.nan, low), np.where(unknown, np.nan, high), np.where(unknown, np.nan, p_best / draws)
-
-
-def _tied_ranks(x: FloatArray) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Ranks from 0 along the last axis, highest first, shape (B, C): the better and the worse end of each tie."""
-    n = x.shape[1]
-    order = np.argsort(-x, axis=1)
-    ordered = np.take_along_axis(x, order, axis=1)
-    steps = ordered[:, 1:] != ordered[:, :-1]
-    edge = np.ones((x.shape[0], 1), dtype=bool)
-    position = np.arange(n)
-    starts = np.maximum.accumulate(np.where(np.hstack([edge, steps]), position, 0), axis=1)
-    ends = np.minimum.accumulate(np.where(np.hstack([steps, edge]), position, n - 1)[:, ::-1], axis=1)[:, ::-1]
-    best, worst = np.empty_like(order), np.empty_like(order)
-    np.put_along_axis(best, order, starts, axis=1)
-    np.put_along_axis(worst, order, ends, axis=1)
-    return best, worst
+        drawn = np.zeros((size, n_cells))
+        for mask, scores, point in zip(masks, zeroed, points, strict=True):
+            n = scores.shape[1]
+            if n == 0:
+                continue
+            weights = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float)
+            count = weights @ mask.T
+            drawn += np.where(count > 0, weights @ scores.T / np.maximum(count, 1), point)
+        drawn = drawn.round(9)
+        first = drawn == drawn.max(axis=1, keepdims=True)
+        first_draws += (first / first.sum(axis=1, keepdims=True)).sum(axis=0)
+    return np.where(masks[0].sum(axis=1) < 2, np.nan, first_draws / draws)
 
 
 def pareto_front(quality: npt.ArrayLike, speed: npt.ArrayLike, memory: npt.ArrayLike) -> BoolArray:

@@ -22,23 +22,21 @@ TINY = np.finfo(np.float32).tiny
 """Keeps a simulated variance that rounding made zero from giving 0/0."""
 
 
-def centred_by_scenario(x: FloatArray, mask: BoolArray) -> FloatArray:
-    """Scenario effects taken out (no difference changes, but sums of squares lose no digits), zeros for what is missing."""
-    counts = np.maximum(mask.sum(axis=0), 1)
-    zeroed = np.where(mask, x, 0.0)
-    return np.where(mask, zeroed - zeroed.sum(axis=0) / counts, 0.0)
+def centred_by_scenario(x: npt.NDArray[Any], mask: BoolArray) -> npt.NDArray[Any]:
+    """Scenario effects taken out (no difference changes, but sums of squares lose no digits), zeros for what is missing.
+
+    `x` has shape (..., C, S), `mask` (C, S).
+    """
+    counts = np.maximum(mask.sum(axis=0), 1).astype(x.dtype)
+    zeroed = np.where(mask, x, np.zeros((), dtype=x.dtype))
+    return np.where(mask, zeroed - zeroed.sum(axis=-2, keepdims=True) / counts, np.zeros((), dtype=x.dtype))
 
 
-def studentised(z: npt.NDArray[Any], mask: BoolArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
-    """Paired differences of all pairs of cells, their moderated standard errors, and the scenarios that both have.
+def pair_spreads(z: npt.NDArray[Any], mask: BoolArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Paired differences of all pairs of cells, sums of squares about them, and the scenarios that both have.
 
     `z` has shape (..., C, S) with zeros where `mask` (C, S) is False; the results are (..., C, C), the last one (C, C).
-    A pair's own variance over eight scenarios is too noisy to rank by, and one variance for all pairs is wrong when a
-    cell is more erratic than the others. So both count: v = (d0 · v̄ + d · v_pair) / (d0 + d), d = n - 1 for n common
-    scenarios, with v̄ the mean over pairs weighted by d, the form of Smyth 2004 (limma). The prior's weight is fixed at
-    as many degrees of freedom as the fullest pair has, not estimated: the estimate follows chance and, where one cell
-    differs, shrinks too much. For complete data that is the plain average of v̄ and v_pair.
-    Pairs with fewer than two common scenarios have an infinite standard error.
+    The sum of squares of a pair with fewer than two common scenarios is 0.
     """
     m = mask.astype(z.dtype)
     n = m @ m.T
@@ -46,15 +44,38 @@ def studentised(z: npt.NDArray[Any], mask: BoolArray) -> tuple[npt.NDArray[Any],
     total = sums - np.swapaxes(sums, -1, -2)
     diff = total / np.maximum(n, 1)
     spread = squares + np.swapaxes(squares, -1, -2) - 2 * (z @ np.swapaxes(z, -1, -2)) - total * diff
+    np.maximum(spread, 0, out=spread)
+    spread *= (n > 1) & ~np.eye(len(n), dtype=bool)
+    return diff, spread, n
+
+
+def moderated_variance(spread: npt.NDArray[Any], n: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The variance between scenarios of every paired difference, (..., C, C), from what `pair_spreads` found.
+
+    A pair's own variance over eight scenarios is too noisy to rank by, and one variance for all pairs is wrong when a
+    cell is more erratic than the others. So both count: v = (d0 · v̄ + d · v_pair) / (d0 + d), d = n - 1 for n common
+    scenarios, with v̄ the mean over pairs weighted by d, the form of Smyth 2004 (limma). The prior's weight is fixed at
+    as many degrees of freedom as the fullest pair has, not estimated: the estimate follows chance and, where one cell
+    differs, shrinks too much. For complete data that is the plain average of v̄ and v_pair.
+    """
     df = np.maximum(n - 1, 0)
     np.fill_diagonal(df, 0)
-    np.maximum(spread, 0, out=spread)
-    spread *= df > 0
     prior = df.max(initial=0)
+    shared = spread.sum(axis=(-1, -2), keepdims=True) * (prior / max(df.sum(), 1))
+    return np.asarray((spread + shared) / np.maximum(prior + df, 1))
+
+
+def studentised(z: npt.NDArray[Any], mask: BoolArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+    """Paired differences of all pairs of cells, their moderated standard errors, and the scenarios that both have.
+
+    `z` has shape (..., C, S) with zeros where `mask` (C, S) is False; the results are (..., C, C), the last one (C, C).
+    Pairs with fewer than two common scenarios have an infinite standard error.
+    """
+    diff, spread, n = pair_spreads(z, mask)
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread += spread.sum(axis=(-1, -2), keepdims=True) * (prior / max(df.sum(), 1))
-        spread *= np.where(n > 1, 1 / ((prior + df) * n), np.inf)
-    return diff, np.sqrt(spread, out=spread), n
+        variance = moderated_variance(spread, n)
+        variance *= np.where(n > 1, 1 / np.maximum(n, 1), np.inf).astype(z.dtype)
+    return diff, np.sqrt(variance, out=variance), n
 
 
 def mask_key(mask: BoolArray) -> bytes:

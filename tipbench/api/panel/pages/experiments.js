@@ -17,7 +17,10 @@ export async function experimentsPage({ signal }) {
     content,
     head("Experiments", {
       lead: "Which small model, with which prompt? Each experiment collects tips, has them judged blind, and ranks what wrote them.",
-      actions: h("a", { class: "button primary", href: "#/collect" }, "Run collection"),
+      actions: [
+        h("a", { class: "button", href: "#/import" }, "Import"),
+        h("a", { class: "button primary", href: "#/collect" }, "Run collection"),
+      ],
     }),
     line,
     lists,
@@ -114,6 +117,7 @@ function experiment(one, runs) {
         { class: "soft small" },
         `${count(one.models.length, "model")} × ${count(one.prompts.length, "prompt")} · ${count(one.tips, "tip")}`,
         one.failed > 0 && [" · ", h("span", { class: "error" }, `${count(one.failed, "cell")} failed`)],
+        aside(one) && [" · ", h("a", { href: `#/status/${encoded}` }, aside(one))],
       ),
     ),
     h(
@@ -141,6 +145,11 @@ function experiment(one, runs) {
       ),
     ),
   );
+}
+
+/** Cells that do not count, in words; empty when all do. */
+function aside({ superseded = 0, twins = 0 }) {
+  return [superseded && `${superseded} superseded`, twins && count(twins, "twin")].filter(Boolean).join(", ");
 }
 
 function run(one) {
