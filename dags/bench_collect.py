@@ -206,7 +206,7 @@ PARAMETERS = {
     ),
     "cells": parameter(
         "",
-        "Only these cells, comma-separated: MODEL|PROMPT,...; empty means all of models x prompts.",
+        "Only these cells, comma-separated, each as model, bar, prompt; empty means all of models x prompts.",
         "collect",
         type="string",
         pattern=r"^([^\s{},|]+\|[^\s{},|]+(\s*,\s*[^\s{},|]+\|[^\s{},|]+)*)?$",
