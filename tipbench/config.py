@@ -130,7 +130,7 @@ class Config:
     )
     cells: str = key(
         "",
-        "Only these cells, comma-separated: MODEL|PROMPT,...; empty means all of models x prompts.",
+        "Only these cells, comma-separated, each as model, bar, prompt; empty means all of models x prompts.",
         pattern=r"^\s*[^|,]+\|[^|,]+(,[^|,]+\|[^|,]+)*,?\s*$",
         shape="write it like qwen2.5:0.5b|v1,gemma3:1b|v2-mentor",
     )

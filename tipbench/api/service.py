@@ -33,6 +33,7 @@ from tipbench.counting.status import Status, status
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard
+from tipbench.rounds import record
 from tipbench.store import Store, StoreError
 from tipbench.store.records import CellRecord, ExperimentInfo, Holdings
 
@@ -433,8 +434,9 @@ class Service:
             if fresh:
                 self._known.forget(experiment_id)
             known = await self.known(experiment_id)
+            race = await self.in_store(record.read, self.store, experiment_id, rubric.hash)
             value = await self.at_work(
-                _board, experiment, known, rubric, tuple(sorted(judges)), versions, (mark, *slot)
+                _board, experiment, known, rubric, tuple(sorted(judges)), versions, race, (mark, *slot)
             )
             return _Marked(mark, value, time.monotonic(), 0.0)
 
@@ -502,11 +504,19 @@ def _digest(known: Known, rubric_hash: str, name: str) -> Digest:
 
 
 def _board(
-    experiment: str, known: Known, rubric: Rubric, judges: Sequence[str], versions: Versions, key: Sequence[object]
+    experiment: str,
+    known: Known,
+    rubric: Rubric,
+    judges: Sequence[str],
+    versions: Versions,
+    race: record.Race,
+    key: Sequence[object],
 ) -> Board:
     from tipbench.stages import compare  # numpy and scipy: only when a leaderboard is first asked for
 
-    ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, judges=judges, versions=versions)
+    ranking = compare.rank_holdings(
+        experiment, known.holdings, known.census, rubric, judges=judges, versions=versions, race=race
+    )
     board = ranking.leaderboard
     renderings = {
         "json": board.model_dump_json(by_alias=True, indent=1) + "\n",

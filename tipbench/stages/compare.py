@@ -51,6 +51,7 @@ from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
 from tipbench.rounds import record
 from tipbench.rounds.standing import advance, stand
+from tipbench.rounds.words import next_step
 from tipbench.stats import Bias, choose, pareto_front
 from tipbench.store import Store
 from tipbench.store.memory import measured
@@ -120,7 +121,9 @@ def run(
     """
     experiment_id = store.require_experiment(experiment)
     if record.read(store, experiment_id, rubric.hash).members:
-        advance(store, experiment_id, take(store.holdings(experiment_id)), rubric, margin=rubric.margin(margin))
+        census = take(store.holdings(experiment_id))
+        step = next_step(experiment, advance(store, experiment_id, census, rubric, margin=rubric.margin(margin)))
+        record.note_next(store, experiment_id, rubric.hash, step.action, step.looks_taken, step.reason)
     ranking = rank(
         experiment,
         store,
