@@ -14,10 +14,11 @@ from typing import Any
 
 from tipbench import quantities
 from tipbench.errors import InputError
+from tipbench.model_names import each_once
+from tipbench.net.address import Address, Addresses, masked, read_addresses, read_store
 
 EXPERIMENT_PATTERN = r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 ENV_PREFIX = "TIPBENCH_"
-SECRET_IN_URL = re.compile(r"(?<=//)[^/@\s]+@")
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -59,10 +60,12 @@ class Config:
         pattern=r"^https?://[^\s/,]+(/[^\s,]*)?(,https?://[^\s/,]+(/[^\s,]*)?)*$",
         shape="write it like http://localhost:11434",
         many=True,
+        address=read_addresses,
     )
     mlflow_url: str = key(
         "",
         "MLflow server (http://...), or a folder for a local store. Default: $MLFLOW_TRACKING_URI, else http://localhost:5000.",
+        address=read_store,
     )
     engine: str = key(
         "ollama",
@@ -107,10 +110,19 @@ class Config:
         path=True,
     )
 
+    def __post_init__(self) -> None:
+        """Addresses are read here, so that no Config has a password in its text. Raises InputError for what is no address."""
+        if type(self.ollama_url) is str:
+            object.__setattr__(self, "ollama_url", read_addresses(self.ollama_url, "ollama_url"))
+        if self.mlflow_url and type(self.mlflow_url) is str:
+            store = read_store(self.mlflow_url, "mlflow_url")
+            if isinstance(store, Address):
+                object.__setattr__(self, "mlflow_url", store)
+
     @property
     def model_list(self) -> tuple[str, ...]:
-        """The models in the order given, without repeats."""
-        return split_list(self.models)
+        """The models in the order given; of several spellings of one model, the first."""
+        return each_once(split_list(self.models))
 
     @property
     def prompt_list(self) -> tuple[str, ...]:
@@ -118,14 +130,23 @@ class Config:
         return split_list(self.prompts)
 
     @property
-    def ollama_urls(self) -> tuple[str, ...]:
+    def ollama_urls(self) -> tuple[Address, ...]:
         """The addresses in `ollama_url`."""
-        return split_list(self.ollama_url)
+        return read_addresses(self.ollama_url, "ollama_url").each
 
     @property
     def store_url(self) -> str:
-        """`mlflow_url` with its default filled in."""
-        return self.mlflow_url or os.environ.get("MLFLOW_TRACKING_URI") or "http://localhost:5000"
+        """`mlflow_url` with its default filled in: an Address, or a folder. Raises InputError for a variable that names neither."""
+        if self.mlflow_url:
+            return self.mlflow_url
+        return store_in(os.environ) or "http://localhost:5000"
+
+
+def store_in(environ: Mapping[str, str]) -> str:
+    """What MLFLOW_TRACKING_URI names: an Address or a folder; nothing when it is not set. Raises InputError for anything else."""
+    text = environ.get("MLFLOW_TRACKING_URI", "").strip()
+    store = read_store(text, "MLFLOW_TRACKING_URI") if text else ""
+    return store if isinstance(store, Address) else text
 
 
 KEYS: Mapping[str, dataclasses.Field[Any]] = {f.name: f for f in dataclasses.fields(Config)}
@@ -190,7 +211,8 @@ def _checked(name: str, value: Any) -> Any:
         if rules.get("many") and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
             value = ",".join(value)
         if not isinstance(value, str):
-            raise ValueError(f"needs text, not {quantities.shown(value)}")
+            shown = masked(repr(value)) if "address" in rules else quantities.shown(value)
+            raise ValueError(f"needs text, not {shown}")
         if rules.get("many") and not split_list(value):
             raise ValueError("needs at least one name")
         if not value.strip() and KEYS[name].default:
@@ -204,7 +226,15 @@ def _checked(name: str, value: Any) -> Any:
         if isinstance(value, str):
             raise ValueError(f"needs a number, not {quantities.shown(value)}")
         value = quantities.whole(value) if wanted is int else quantities.number(value)
+    if "address" in rules and not isinstance(value, Address | Addresses):
+        value = value.strip()
     _check_rules(value, rules)
+    if value and "address" in rules:
+        try:
+            read = rules["address"](value, "")
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        value = read if isinstance(read, str) else value
     return value
 
 
@@ -216,7 +246,7 @@ def _check_rules(value: Any, rules: Mapping[str, Any]) -> None:
     if value and rules.get("reads"):
         rules["reads"](value)
     elif value and rules.get("pattern") and not re.fullmatch(rules["pattern"], value):
-        raise ValueError(f"{quantities.shown(SECRET_IN_URL.sub('***@', value))} does not fit; {rules['shape']}")
+        raise ValueError(f"{quantities.shown(masked(value))} does not fit; {rules['shape']}")
 
 
 def json_schema() -> dict[str, Any]:

@@ -150,7 +150,7 @@ class LikeABucket(httpx.HTTPTransport):
 
 def test_a_file_that_is_not_in_the_bucket_is_told_from_an_outage(mlflow_url: str) -> None:
     backend = RestBackend(mlflow_url, retry_s=1.0)
-    backend._client = httpx.Client(transport=LikeABucket())
+    backend._client._transport = LikeABucket()
     store = Store(backend)
     experiment = store.ensure_experiment(f"tip-bench-store-{next(_numbers)}")
     run = store.save_cell(experiment, "parent", cell(), None)

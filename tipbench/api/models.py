@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema
 from tipbench.config import EXPERIMENT_PATTERN, json_schema
 from tipbench.judging.exchange import ExchangeRubric, ItemId, JudgeIdentity
 from tipbench.leaderboard.model import Cell
+from tipbench.memory.meter import Source
 
 JUDGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}$"
 JUDGE_MODES = ("manual", "llm", "baseline", "skip")
@@ -156,6 +157,7 @@ class RunRow(Body):
     ttft_s: float | None
     wall_s: float | None
     peak_memory_bytes: int | None
+    memory_source: Source | None = Field(default=None, description="where that figure comes from")
     started_at: datetime
     ended_at: datetime | None
     mlflow_url: str | None
@@ -331,6 +333,10 @@ class ModelRowBody(Body):
     estimated_memory_bytes: int | None
     allowed: bool
     verdict: str = Field(examples=["allowed"])
+    max_num_ctx: int | None = Field(
+        default=None,
+        description="the largest num_ctx with which it fits into memory_limit, 0 for none; null without a limit",
+    )
 
 
 class Models(Body):

@@ -11,6 +11,9 @@ import sys
 from types import FrameType
 
 import uvicorn
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from tipbench.api.app import create_app
 from tipbench.api.settings import Settings, from_environment
@@ -40,9 +43,10 @@ def serve(host: str, port: int, *, airflow_url: str | None = None, mlflow_url: s
     if token:
         _welcome(settings, f"http://{'[::1]' if host == '::1' else host}:{port}", token, app.state.auth.tokens.once())
     config = uvicorn.Config(
-        app,
+        Behind(app, settings.trusted_proxies),
         host=host,
         port=port,
+        proxy_headers=False,
         log_config=None,
         timeout_graceful_shutdown=GRACE_S,
         server_header=False,
@@ -62,6 +66,25 @@ class _Server(uvicorn.Server):
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
             cut_later()
         super().handle_exit(sig, frame)
+
+
+class Behind:
+    """The app behind proxies: those that are trusted say from where, how and to which name a request came (X-Forwarded-For, -Proto,
+    -Host, -Port). Of anybody else these headers mean nothing.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: str) -> None:
+        """`trusted`: addresses and networks, comma-separated; `*` for all."""
+        self._app = ProxyHeadersMiddleware(app, trusted_hosts=trusted)  # type: ignore[arg-type]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        peer = scope.get("client")
+        if scope["type"] == "http" and peer and peer[0] in self._app.trusted_hosts:
+            headers = Headers(scope=scope)
+            for name in ("host", "port"):
+                # Of several proxies the first one met the browser.
+                scope[f"forwarded_{name}"] = headers.get(f"x-forwarded-{name}", "").split(",")[0].strip()
+        await self._app(scope, receive, send)  # type: ignore[arg-type]
 
 
 def _welcome(settings: Settings, url: str, token: str, code: str) -> None:

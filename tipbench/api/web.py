@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tipbench.api import problems
@@ -96,6 +97,29 @@ class Web:
         route = _route(scope)
         self._metrics.requests.labels(scope["method"], route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
+
+
+class Prefixed:
+    """ASGI middleware: all of it once more under a path, for a proxy that passes paths on as they are. One that takes the path away,
+    and a probe that comes without, are served as well.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path == self._prefix:  # the panel's links are relative
+                query = scope["query_string"].decode("latin-1")
+                await RedirectResponse(f"{path}/" + (f"?{query}" if query else ""), 308)(scope, receive, send)
+                return
+            scope = {**scope, "prefix": self._prefix}
+            if path.startswith(self._prefix + "/"):
+                scope["path"] = path[len(self._prefix) :]
+                scope["raw_path"] = scope.get("raw_path", b"")[len(self._prefix) :]
+        await self._app(scope, receive, send)
 
 
 def _route(scope: Scope) -> str:

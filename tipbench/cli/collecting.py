@@ -47,12 +47,12 @@ def collect_cells(config: Config, quiet: bool) -> CollectResult:
     engine: Engine
     store: Store
     with (
-        claimed(config) as (config, witness),
-        engine_of(config) as engine,
+        claimed(config) as (config, held),
+        engine_of(config, held) as engine,
         store_of(config) as store,
         reporter(quiet) as on_event,
     ):
-        return stage.run(config, engine, store, on_event, witness)
+        return stage.run(config, engine, store, on_event, held)
 
 
 def say_collected(result: CollectResult) -> None:

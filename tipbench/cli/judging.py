@@ -213,7 +213,7 @@ def score_file(
     if spec == "terminal":
         return stage.in_terminal(Path(file), name or login_name(), console())
     with (
-        claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (ours, _),
+        claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (ours, held),
         bar(quiet, "scoring") as on_progress,
     ):
         return stage.run(
@@ -224,6 +224,7 @@ def score_file(
             passes=passes,
             judge_prompt=judge_prompt,
             on_progress=on_progress,
+            held=held,
         )
 
 

@@ -18,22 +18,29 @@ from tipbench.errors import EXIT_UNREACHABLE
 @click.command(
     cls=Command,
     short_help="What the engine has, and what the policy says.",
-    epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi",
+    epilog="\b\nExamples:\n  tipbench models --memory-limit 2Gi\n  tipbench models --fits 1Gi",
 )
 @config_options(
     "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
 )
+@click.option("--fits", "fits_in", metavar="SIZE", default="",
+              help="Which models fit into this much memory (e.g. 1Gi), and with which num_ctx at most.")  # fmt: skip
 @json_option
-def models(config: Config, as_json: bool) -> None:
+def models(config: Config, fits_in: str, as_json: bool) -> None:
     """What the engine has: parameters, quantisation, size, estimated memory, and the policy's verdict."""
+    from tipbench.policy import parse_bytes
     from tipbench.stages import models as stage
 
+    try:
+        limit = parse_bytes(fits_in)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--fits") from error
     with engine_of(config) as engine:
-        result = stage.run(config, engine)
+        result = stage.run(config, engine, limit)
     if as_json:
         print_json(result)
     else:
-        stage.render(result, console())
+        stage.render(result, console(), limit)
 
 
 @click.command(

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from tipbench.config import ENV_PREFIX, SECRET_IN_URL, Config
+from tipbench.config import ENV_PREFIX, Config
 from tipbench.errors import InputError
+from tipbench.net.address import has_credentials, without_credentials
 
 
 def typed(word: str) -> str:
@@ -38,14 +39,15 @@ def where(config: Config, *also: str) -> str:
     words = ""
     for name in (*also, "mlflow_url"):
         told = getattr(config, name)
-        if told and told != os.environ.get(ENV_PREFIX + name.upper()):
+        known = os.environ.get(ENV_PREFIX + name.upper(), "").strip()
+        if told and str(told) != (without_credentials(known) if name.endswith("_url") else known):
             words += f" --{name.replace('_', '-')} {typed(_shown(told))}"
     return words
 
 
 def _shown(value: str) -> str:
-    """Without a password: what is printed stays in terminals and logs."""
-    return SECRET_IN_URL.sub("", value)
+    """A password is not printed; that there was one is."""
+    return value.replace("://", "://USER:PASSWORD@", 1) if has_credentials(value) else value
 
 
 def rubric_for(file: str, rubric_hash: str) -> str:

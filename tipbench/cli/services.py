@@ -14,7 +14,7 @@ from tipbench.config import Config
 from tipbench.errors import InputError
 
 if TYPE_CHECKING:
-    from tipbench.engines.base import Witness
+    from tipbench.engines.base import Fence, Held
 
 
 def store_of(config: Config) -> Any:
@@ -24,15 +24,15 @@ def store_of(config: Config) -> Any:
     return contextlib.closing(open_store(config.store_url))
 
 
-def engine_of(config: Config) -> Any:
-    """The engine, to be used in a `with`."""
+def engine_of(config: Config, fence: Fence | None = None) -> Any:
+    """The engine, to be used in a `with`; `fence` says whether an Ollama that others use too is ours."""
     from tipbench.engines import open_engine
 
-    return contextlib.closing(open_engine(config))
+    return contextlib.closing(open_engine(config, fence))
 
 
 @contextlib.contextmanager
-def claimed(config: Config) -> Iterator[tuple[Config, Witness | None]]:
+def claimed(config: Config) -> Iterator[tuple[Config, Held | None]]:
     """The configuration with one Ollama of our own; in a cluster a Lease says whose it is."""
     namespace = os.environ.get("TIPBENCH_LEASE_NAMESPACE")
     if config.engine != "ollama":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from tipbench.config import Config
-from tipbench.engines.base import Engine
+from tipbench.engines.base import Engine, Fence
 from tipbench.errors import InputError
 
 
-def open_engine(config: Config, patience_s: float | None = None) -> Engine:
+def open_engine(config: Config, fence: Fence | None = None, *, patience_s: float | None = None) -> Engine:
     """The engine that the configuration asks for by name; nothing falls back to another one.
 
-    `patience_s` is how long a server that is away or busy is asked again, for callers that cannot wait for minutes. Of several Ollama addresses it is the first: every replica has the same models. Raises InputError when the embedded engine's library is not installed.
+    `fence` says whether an Ollama that others use too is ours. Of several Ollama addresses it is the first: every replica has the same
+    models. `patience_s` replaces the time, in seconds, for which a server that is away is tried again. Raises InputError when the
+    embedded engine's library is not installed.
     """
     if config.engine == "embedded":
         try:
@@ -21,8 +23,8 @@ def open_engine(config: Config, patience_s: float | None = None) -> Engine:
     from tipbench.engines.ollama import Limits, OllamaEngine
 
     if patience_s is None:
-        return OllamaEngine(config.ollama_urls[0])
+        return OllamaEngine(config.ollama_urls[0], fence=fence)
     hurried = Limits(
         unreachable=patience_s, queue_full=patience_s, first_chunk=4 * patience_s, between_chunks=4 * patience_s
     )
-    return OllamaEngine(config.ollama_urls[0], limits=hurried)
+    return OllamaEngine(config.ollama_urls[0], limits=hurried, fence=fence)

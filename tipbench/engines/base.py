@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.memory.need import ModelShape
 
 Message = Mapping[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -28,6 +29,10 @@ class ModelFacts:
     """Bytes of KV cache per token of context: 2 (K, V) x layers x KV heads x head width x 2 (f16)."""
     context_length: int | None = None
     family: str | None = None
+    shape: ModelShape | None = None
+    """What the memory that it needs is worked out from."""
+    problem: str = ""
+    """Why it cannot write tips (embeddings only, somebody's cloud), or why its facts cannot be read; empty for a sound model."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Generation:
     wall_s: float = 0.0
     """As seen from here, retries left out."""
     attempts: int = 1
+    prompt_cut: bool = False
+    """The prompt did not fit into `num_ctx`, and the server left out messages from its front: examples, most often."""
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -125,6 +132,16 @@ class Engine(Protocol):
         """Release connections and memory."""
 
 
+def estimated_tokens(messages: Sequence[Message]) -> int:
+    """About how many tokens a chat takes: four characters of prose make one, other scripts up to one a character; a few a turn.
+
+    An estimate, from what tokenizers of small models were seen to do with English; the model's own count comes with its answer.
+    """
+    plain = sum(sum(c.isascii() for c in m["content"]) for m in messages)
+    other = sum(len(m["content"]) for m in messages) - plain
+    return round(plain / 4 + other / 1.5) + 5 * len(messages)
+
+
 class Witness(Protocol):
     """Somebody who can see the machine that the engine runs on."""
 
@@ -133,6 +150,20 @@ class Witness(Protocol):
 
     def memory_limit(self) -> int | None:
         """The engine's memory limit in bytes, where it can be seen."""
+
+
+class Fence(Protocol):
+    """Whether the engine is ours to use now: what a lease says (`tipbench.cluster`)."""
+
+    def before_request(self) -> None:
+        """Return when it is; raises an UnreachableError when it is not any more."""
+
+    def in_flight(self) -> None:
+        """Raises an UnreachableError when an answer that is on its way has to be broken off."""
+
+
+class Held(Witness, Fence, Protocol):
+    """An engine that a lease gives to this process alone, and whose machine can be seen."""
 
 
 class EngineUnreachable(UnreachableError):
@@ -149,6 +180,24 @@ class ModelMissing(GenerationError):
     """The engine does not have the model; the message names the command that provides it."""
 
     reason = "ModelMissing"
+
+
+class ModelBroken(GenerationError):
+    """The engine lists the model, but cannot open it: a file is missing or damaged."""
+
+    reason = "ModelBroken"
+
+
+class Unsuitable(GenerationError):
+    """The model cannot write tips here: it only makes embeddings, is an adapter, or runs in somebody's cloud."""
+
+    reason = "Unsuitable"
+
+
+class PullFailed(GenerationError):
+    """The model could not be fetched now, since the network failed; the library may have it all the same."""
+
+    reason = "PullFailed"
 
 
 class QueueFull(GenerationError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -12,11 +11,13 @@ import tenacity
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from tipbench.catalog import JudgePrompt
-from tipbench.config import SECRET_IN_URL
 from tipbench.engines.base import Engine, EngineUnreachable, GenerationError, ModelMissing, Options
 from tipbench.errors import InputError, UnreachableError
 from tipbench.judging.exchange import ExchangeRubric, JudgeIdentity
 from tipbench.judging.fill import Judgment, JudgmentError
+from tipbench.net.address import read_address
+from tipbench.net.clients import ERRORS, open_client, words_of
+from tipbench.net.secret import from_environment
 
 ATTEMPTS = 3
 """Answers asked for, each with another seed, before a tip stays unscored."""
@@ -83,14 +84,16 @@ class OpenAIChat:
     """A judge behind an OpenAI-compatible endpoint (`POST {base}/chat/completions`). The key comes from OPENAI_API_KEY."""
 
     def __init__(self, base_url: str, model: str, *, retry_s: float = RETRY_S) -> None:
-        self._url = base_url.rstrip("/") + "/chat/completions"
+        """Raises InputError for an address, a key, a certificate or a proxy that cannot be used."""
         self._model = model
         self._retry_s = retry_s
-        self._shown = SECRET_IN_URL.sub("", base_url)
-        key = os.environ.get("OPENAI_API_KEY")
-        self._client = httpx.Client(
+        self._shown = read_address(base_url, "--base-url")
+        self._client = open_client(
+            self._shown,
+            name="the judge's endpoint",
+            option="--base-url",
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            token=from_environment("OPENAI_API_KEY"),
         )
         self.details: Mapping[str, str] = {"model": model, "endpoint": self._shown}
 
@@ -127,21 +130,30 @@ class OpenAIChat:
 
     def _once(self, body: Mapping[str, object]) -> str:
         try:
-            response = self._client.post(self._url, json=body)
-        except httpx.InvalidURL as error:
-            raise InputError(f"--base-url {self._shown!r} is no URL: {error}") from error
-        except httpx.TransportError as error:
-            raise _TransientError(str(error) or type(error).__name__) from error
+            response = self._client.post("/chat/completions", json=body)
+        except ERRORS as error:
+            words = self._client.explain(error)
+            if self._client.lasting(error):
+                raise UnreachableError(f"the judge's endpoint {self._shown} cannot be reached: {words}") from error
+            raise _TransientError(words) from error
+        proxy_says = self._client.foreign(
+            response, own=response.headers.get("content-type", "").startswith("application/json")
+        )
+        if proxy_says and response.status_code in (403, 407):
+            raise UnreachableError(f"the judge's endpoint {self._shown} cannot be reached: {proxy_says}")
         if response.status_code in (408, 429) or response.status_code >= 500:
-            raise _TransientError(f"HTTP {response.status_code}")
+            raise _TransientError(proxy_says or f"HTTP {response.status_code}")
         if not response.is_success:
+            elsewhere = self._client.redirect(response)
             hint = " Set OPENAI_API_KEY." if response.status_code in (401, 403) else ""
             raise InputError(
-                f"the judge's endpoint {self._shown} answered {response.status_code}: {_words(response)}{hint}"
+                f"the judge's endpoint {self._shown}: {elsewhere}"
+                if elsewhere
+                else f"the judge's endpoint {self._shown} answered {response.status_code}: {words_of(response)}{hint}"
             )
         try:
             content = response.json()["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             raise JudgmentError("BrokenAnswer", f"{self._shown} did not answer like an OpenAI endpoint") from error
         if not isinstance(content, str) or not content.strip():
             raise JudgmentError("EmptyAnswer", f"{self._model} answered without any text")
@@ -150,14 +162,6 @@ class OpenAIChat:
     def close(self) -> None:
         """Release the connection."""
         self._client.close()
-
-
-def _words(response: httpx.Response) -> str:
-    try:
-        error = response.json()["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        return response.text.strip()[:300]
 
 
 class LLMJudge:

@@ -96,7 +96,12 @@ def _columns(board: Leaderboard, unicode: bool) -> list[_Column]:
         _Column("judged", [words.percent(c.coverage) for c in cells], priority=6),
         _Column("tok/s", [words.number(c.tokens_per_s, 0) for c in cells], priority=1),
         _Column("first token", [words.seconds(c.ttft_s) for c in cells], priority=5),
-        _Column("memory", [words.memory(c.peak_memory_bytes) for c in cells], priority=1),
+        _Column(
+            "memory",
+            [words.memory(c.peak_memory_bytes, c.memory_source) for c in cells],
+            priority=1,
+            short=[words.memory(c.peak_memory_bytes) for c in cells],
+        ),
         _Column("flags", [words.flags(c) for c in cells], right=False, priority=10),
     ]
     return columns

@@ -37,12 +37,26 @@ def p_value(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def memory(count: int | None) -> str:
-    """Bytes as MiB or GiB."""
+def memory(count: int | None, source: str | None = None) -> str:
+    """Bytes as MiB or GiB; a figure that the engine only reports is marked."""
     if count is None:
         return UNKNOWN
     mib = count / 1024**2
-    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
+    return (f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB") + (" reported" if source == "reported" else "")
+
+
+MEMORY_SOURCES = {
+    "processes": "what the server's processes took on this machine",
+    "sidecar": "what the server's processes took, read in its pod",
+    "own process": "what this process grew by",
+    "reported": "the engine's own count of weights and cache, where its processes take more",
+}
+
+
+def memory_sources(board: Leaderboard) -> str:
+    """Where the memory figures come from, in a sentence; empty when there are none."""
+    found = sorted({cell.memory_source for cell in board.cells if cell.memory_source}, key=list(MEMORY_SOURCES).index)
+    return "Memory: " + "; ".join(f"{MEMORY_SOURCES[one]} ({one})" for one in found) + "." if found else ""
 
 
 def seconds(value: float | None) -> str:
@@ -179,6 +193,8 @@ def notes(board: Leaderboard) -> list[str]:
             found.append(
                 f"Agreement on {one.criterion}: Krippendorff's alpha {number(one.alpha)} ({interval(one.ci_low, one.ci_high)})."
             )
+    sources = memory_sources(board)
+    found += [sources] if sources else []
     found += [f"Refused: {refusal.reason}." for refusal in board.refused]
     for cell in board.cells:
         if cell.n_failed:

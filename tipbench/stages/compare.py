@@ -42,6 +42,7 @@ from tipbench.leaderboard.model import (
 from tipbench.leaderboard.words import headline
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
+from tipbench.store.memory import measured
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
@@ -182,6 +183,7 @@ def rank_holdings(
         _cell(group, means[i], comparison, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)
     ]
     rows = _with_pareto([rows[i] for i in comparison.order])
+    warnings += _unlike_memory(rows)
     agreement, summaries = _judges(cells, records, rubric, warnings)
     leaderboard = Leaderboard(
         experiment=experiment,
@@ -382,7 +384,7 @@ def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
     tokens = sum(m.get("output_tokens", 0.0) for m in metrics if m.get("tokens_per_s"))
     seconds = sum(m.get("output_tokens", 0.0) / m["tokens_per_s"] for m in metrics if m.get("tokens_per_s"))
     ttfts = [m["ttft_s"] for m in metrics if "ttft_s" in m]
-    peaks = [m["peak_memory_bytes"] for m in metrics if "peak_memory_bytes" in m]
+    memory = measured(c.run for c in runs)
     timed = [(m["wall_s"] - m.get("load_s", 0.0), m["n_candidates"]) for m in metrics if "wall_s" in m]
     words = [(m["mean_words"], m["n_candidates"]) for m in metrics if "mean_words" in m]
     n_timed, n_words = sum(n for _, n in timed), sum(n for _, n in words)
@@ -390,9 +392,22 @@ def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
         "tokens_per_s": tokens / seconds if seconds else None,
         "ttft_s": statistics.median(ttfts) if ttfts else None,
         "seconds_per_tip": sum(s for s, _ in timed) / n_timed if n_timed else None,
-        "peak_memory_bytes": int(max(peaks)) if peaks else None,
+        "peak_memory_bytes": memory.size if memory else None,
+        "memory_source": memory.source if memory else None,
         "mean_words": sum(w * n for w, n in words) / n_words if n_words else None,
     }
+
+
+def _unlike_memory(rows: Sequence[Cell]) -> list[str]:
+    """A word where some memory figures are measured and others only reported: they do not compare."""
+    reported = [row for row in rows if row.memory_source == "reported"]
+    if not reported or all(row.memory_source in (None, "reported") for row in rows):
+        return []
+    names = ", ".join(sorted({row.model for row in reported}))
+    return [
+        f"The memory of {names} is the engine's own count, that of the other rows is measured and so larger: in memory "
+        "they do not compare."
+    ]
 
 
 def _checks(runs: Sequence[CellRecord]) -> Checks:

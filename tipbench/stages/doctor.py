@@ -18,7 +18,8 @@ from tipbench.catalog import load_prompts, load_rubric, load_scenarios
 from tipbench.config import KEYS, Config
 from tipbench.engines import open_engine
 from tipbench.errors import TipbenchError, UnreachableError
-from tipbench.policy import check_memory, check_parameters, estimate_memory, format_bytes, parse_bytes
+from tipbench.model_names import same_model
+from tipbench.policy import check_memory, check_parameters, format_bytes, need, parse_bytes
 from tipbench.store import open_store
 from tipbench.store.journal import Journal
 
@@ -102,14 +103,14 @@ def _catalog(config: Config) -> list[Check]:
 
 def _engine(config: Config) -> list[Check]:
     checks = []
-    with contextlib.closing(open_engine(config, PATIENCE_S)) as engine:
+    with contextlib.closing(open_engine(config, patience_s=PATIENCE_S)) as engine:
         info = engine.info()
         where = f" at {info.url}" if info.url else ""
         checks.append(Check("engine", "ok", f"{info.name} {info.version or ''}{where}".strip()))
-        installed = {facts.name: facts for facts in engine.models()}
+        installed = engine.models()
         limit = parse_bytes(config.memory_limit)
         for model in config.model_list:
-            facts = installed.get(model) or installed.get(f"{model}:latest")
+            facts = next((one for one in installed if same_model(one.name, model)), None)
             if facts is None:
                 remedy = (
                     f"ollama pull {model}, or collect with --pull"
@@ -118,13 +119,16 @@ def _engine(config: Config) -> list[Check]:
                 )
                 checks.append(Check(f"model {model}", "failed", "the engine does not have it", remedy))
                 continue
+            if facts.problem:
+                checks.append(Check(f"model {model}", "failed", facts.problem))
+                continue
             verdict = check_parameters(model, facts.parameters, config.max_model_b)
-            estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
+            estimate = need(facts, config.num_ctx, config.parallel, config.engine)
             if verdict.allowed:
                 verdict = check_memory(model, estimate, limit)
             if verdict.allowed:
-                need = f", needs about {format_bytes(estimate.total)}" if estimate else ""
-                checks.append(Check(f"model {model}", "ok", f"{(facts.parameters or 0) / 1e9:.2f} B parameters{need}"))
+                words = f", needs about {format_bytes(estimate.total)}" if estimate else ""
+                checks.append(Check(f"model {model}", "ok", f"{(facts.parameters or 0) / 1e9:.2f} B parameters{words}"))
             else:
                 checks.append(Check(f"model {model}", "warning", f"the policy refuses it: {verdict.reason}"))
         loaded = engine.resident()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from tipbench.catalog import load_judge_prompt
 from tipbench.config import Config
 from tipbench.engines import open_engine
+from tipbench.engines.base import EngineUnreachable, Held
 from tipbench.errors import InputError
 from tipbench.judging.baseline import BaselineJudge
 from tipbench.judging.exchange import JudgeIdentity, identify
@@ -44,16 +46,24 @@ def run(
     passes: int = 1,
     judge_prompt: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    held: Held | None = None,
 ) -> ScoreResult:
-    """Have the judge that `spec` names score every open item of the file.
+    """Have the judge that `spec` names score every open item of the file. `held` says whether the judge's Ollama is ours, and what it
+    died of.
 
     Raises InputError (the file, the spec, a judge that does not fit the file) and UnreachableError (the judge's service is
     away); what was scored until then is in the file.
     """
     exchange = read_exchange(path)
     begin(exchange, spec, str(path))
-    with _judge(spec, ollama_url, base_url, passes, judge_prompt) as judge:
-        return _result(path, fill(exchange, judge, path, on_progress))
+    began = int(time.time() * 1000)
+    with _judge(spec, ollama_url, base_url, passes, judge_prompt, held) as judge:
+        try:
+            return _result(path, fill(exchange, judge, path, on_progress))
+        except EngineUnreachable as error:
+            if held is not None and (death := held.killed(began)):
+                raise EngineUnreachable(f"{error}. {death}") from error
+            raise
 
 
 def identity_of(
@@ -75,7 +85,9 @@ def _result(path: Path, filled: FillResult) -> ScoreResult:
 
 
 @contextlib.contextmanager
-def _judge(spec: str, ollama_url: str, base_url: str, passes: int, judge_prompt: str | None) -> Iterator[Judge]:
+def _judge(
+    spec: str, ollama_url: str, base_url: str, passes: int, judge_prompt: str | None, held: Held | None = None
+) -> Iterator[Judge]:
     kind, _, model = spec.partition(":")
     if spec == "baseline":
         yield BaselineJudge()
@@ -87,6 +99,6 @@ def _judge(spec: str, ollama_url: str, base_url: str, passes: int, judge_prompt:
     if kind == "openai":
         chat: OpenAIChat | EngineChat = OpenAIChat(base_url, model)
     else:
-        chat = EngineChat(open_engine(Config(engine=kind, ollama_url=ollama_url)), model)
+        chat = EngineChat(open_engine(Config(engine=kind, ollama_url=ollama_url), held), model)
     with contextlib.closing(LLMJudge(spec, chat, prompt, passes)) as judge:
         yield judge

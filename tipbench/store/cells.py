@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tipbench.store.backend import OLDEST_FIRST, StoreError
 from tipbench.store.part import KIND, Part, now_ms, quotable, side_by_side
-from tipbench.store.records import CellRecord, CellResult, Failure, Run, text_hash
+from tipbench.store.records import MEMORY_SOURCE, CellRecord, CellResult, Failure, Run, text_hash
 
 CANDIDATES = "candidates.json"
 PARENT = "mlflow.parentRunId"
@@ -53,6 +53,7 @@ class Cells(Part):
             **content_tags(result),
             "tipbench.n_tips": str(result.n_tips),
             "judge_pending": str(failure is None).lower(),
+            MEMORY_SOURCE: result.memory_source or "",
             "tipbench.failure": failure.reason if failure else "",
             "tipbench.failure_message": failure.message[:4000] if failure else "",
             **result.tags,

@@ -27,6 +27,7 @@ from tipbench.api.problems import Problem, invalid
 from tipbench.config import ENV_PREFIX, KEYS, Config
 from tipbench.errors import BusyError, InputError, TipbenchError
 from tipbench.files import explained, lock, writable, write_whole
+from tipbench.net.address import revealed
 from tipbench.outcome import VARIABLE
 from tipbench.pipeline import Step, arguments, goes_on, steps
 
@@ -281,11 +282,15 @@ class LocalBackend:
         result.unlink(missing_ok=True)
         keys = {name: value for name, value in record.config.items() if name in KEYS} | {"mlflow_url": self._store_url}
         keys |= {name: value for name, value in asdict(self._config).items() if name in SERVER_KEYS}
-        write_whole(folder / "config.json", json.dumps(keys, indent=1).encode())
+        # The one place where credentials are handed on: a file that only this user reads, to a process of ours.
+        for name, own in (("mlflow_url", self._store_url), ("ollama_url", self._config.ollama_url)):
+            if keys.get(name) == own:
+                keys[name] = revealed(own)
+        _write_private(folder / "config.json", json.dumps(keys, indent=1))
         # The file has every key; variables of the same name would win over it.
         env = {k: v for k, v in os.environ.items() if k.removeprefix(ENV_PREFIX).lower() not in KEYS}
         env |= {"TIPBENCH_CONFIG": str(folder / "config.json"), "TIPBENCH_RUN": record.id, VARIABLE: str(result)}
-        # What an LLM judge is asked with is no key of the stages that ask it.
+        # What an LLM judge is asked with is no key of the stages that ask it; in arguments, everybody could read it.
         env["TIPBENCH_OLLAMA_URL"] = str(keys["ollama_url"])
         with (folder / f"{task}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
@@ -344,6 +349,14 @@ class LocalBackend:
 
 def _waits(record: _Record) -> bool:
     return any(t.task == "await_scores" and t.state == "waiting" for t in record.tasks)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read, whatever the umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
 
 
 def _why(outcome: Mapping[str, Any], code: int, log: Path) -> str:
