@@ -15,7 +15,7 @@ from typing import Any
 from tipbench import quantities
 from tipbench.errors import InputError
 from tipbench.model_names import each_once
-from tipbench.net.address import Address, Addresses, masked, read_addresses, read_store
+from tipbench.net.address import Address, Addresses, masked, read_address, read_addresses, read_store
 
 EXPERIMENT_PATTERN = r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 ENV_PREFIX = "TIPBENCH_"
@@ -69,8 +69,19 @@ class Config:
     )
     engine: str = key(
         "ollama",
-        "Where text comes from: an Ollama server, or llama.cpp embedded in this process.",
-        choices=("ollama", "embedded"),
+        "Where text comes from: an Ollama server, any server with OpenAI's API, or llama.cpp embedded in this process.",
+        choices=("ollama", "openai", "embedded"),
+    )
+    engine_url: str = key(
+        "http://localhost:8080/v1",
+        "Base URL of the server for engine openai (llama.cpp's, vLLM, LM Studio); a key comes from TIPBENCH_ENGINE_API_KEY.",
+        address=read_address,
+    )
+    parameters: str = key(
+        "",
+        "Parameter counts that engine_url's server does not tell, for the policy: MODEL=1.5b, comma-separated.",
+        pattern=r"^\s*([^=,\s][^=,]*=\s*[0-9]+(\.[0-9]+)?[kKmMbBtT]\s*(,\s*|$))*$",
+        shape="write it like qwen2.5-1.5b=1.5b,tiny=135m",
     )
     seed: int = key(0, "Candidate i of every cell is generated with seed + i.", minimum=0, maximum=2**31 - 1000)
     num_predict: int = key(160, "Most tokens in one tip.", minimum=1, maximum=8192)
@@ -109,11 +120,19 @@ class Config:
         "Folder that keeps finished cells until MLflow has them. Default: tipbench/spool in the user's state folder.",
         path=True,
     )
+    notify_url: str = key(
+        "",
+        "Gets one POST (JSON with a `text`) when a judge is wanted or a board is ready, e.g. a chat tool's incoming webhook.",
+        pattern=r"^https?://[^\s/,]+(/\S*)?$",
+        shape="write it like https://chat.example/hooks/abc",
+    )
 
     def __post_init__(self) -> None:
         """Addresses are read here, so that no Config has a password in its text. Raises InputError for what is no address."""
         if type(self.ollama_url) is str:
             object.__setattr__(self, "ollama_url", read_addresses(self.ollama_url, "ollama_url"))
+        if type(self.engine_url) is str:
+            object.__setattr__(self, "engine_url", read_address(self.engine_url, "engine_url"))
         if self.mlflow_url and type(self.mlflow_url) is str:
             store = read_store(self.mlflow_url, "mlflow_url")
             if isinstance(store, Address):
@@ -133,6 +152,15 @@ class Config:
     def ollama_urls(self) -> tuple[Address, ...]:
         """The addresses in `ollama_url`."""
         return read_addresses(self.ollama_url, "ollama_url").each
+
+    @property
+    def parameter_counts(self) -> Mapping[str, int]:
+        """`parameters` as model -> count: `"tiny=135m"` -> `{"tiny": 135000000}`."""
+        units = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+        pairs = [part.rpartition("=") for part in split_list(self.parameters)]
+        return {
+            name.strip(): round(float(size.strip()[:-1]) * units[size.strip()[-1].lower()]) for name, _, size in pairs
+        }
 
     @property
     def store_url(self) -> str:

@@ -24,7 +24,17 @@ from tipbench.api.backends.airflow import AirflowBackend
 from tipbench.api.backends.local import LocalBackend
 from tipbench.api.handout import Shown
 from tipbench.api.models import ProblemBody
-from tipbench.api.routes import dag_runs, experiments, form, judging, leaderboard, operations, session, stream
+from tipbench.api.routes import (
+    dag_runs,
+    experiments,
+    form,
+    interchange,
+    judging,
+    leaderboard,
+    operations,
+    session,
+    stream,
+)
 from tipbench.api.service import Service
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics, Prefixed, Web
@@ -75,7 +85,7 @@ def create_app(settings: Settings, tokens: Mapping[str, str] | None = None, back
     app.add_middleware(Web, metrics=metrics)
     if settings.root_path:
         app.add_middleware(Prefixed, prefix=settings.root_path)
-    for module in (operations, session, experiments, leaderboard, form, dag_runs, stream, judging):
+    for module in (operations, session, experiments, leaderboard, interchange, form, dag_runs, stream, judging):
         app.include_router(module.router)
     app.router.routes.append(_Panel("/", _Files(directory=PANEL, html=True, check_dir=False), name="panel"))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

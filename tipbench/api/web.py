@@ -20,7 +20,7 @@ from tipbench.api.problems import Problem
 
 BODY_LIMIT = 1024**2
 APPLY_LIMIT = 32 * 1024**2
-"""Bytes of a body; an exchange file that comes back may be larger than any other."""
+"""Bytes of a body; an exchange file that comes back, or a table, may be larger than any other."""
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
     "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -132,7 +132,7 @@ def _route(scope: Scope) -> str:
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
     """Raises 413 as soon as the body is known to be too large."""
-    limit = APPLY_LIMIT if scope["path"].endswith("/apply") else BODY_LIMIT
+    limit = APPLY_LIMIT if scope["path"].endswith(("/apply", "/import")) else BODY_LIMIT
     words = f"The body may have {limit:,} bytes at most."
     stated = Headers(scope=scope).get("content-length", "")
     seen = 0

@@ -317,7 +317,10 @@ class Rubric(_Strict):
 
 
 class JudgePrompt(_Strict):
-    """What an LLM judge is told: system text, and a template with `rubric`, `scenario` and `tip`."""
+    """What an LLM judge is told: system text, and a template with `rubric`, `scenario`, `tip` and `rationale`.
+
+    `rationale` is "before", "after" or "none". A template that does not look at it serves them all: the schema decides.
+    """
 
     name: Slug
     description: str = ""
@@ -328,7 +331,9 @@ class JudgePrompt(_Strict):
     @field_validator("system", "user")
     @classmethod
     def _renders(cls, template: str) -> str:
-        return _sound(template, rubric=_PROBE, scenario="s", tip="t")
+        for rationale in ("before", "after", "none"):
+            _sound(template, rubric=_PROBE, scenario="s", tip="t", rationale=rationale)
+        return template
 
     @model_validator(mode="after")
     def _reads_the_tip(self) -> JudgePrompt:
@@ -345,15 +350,19 @@ class JudgePrompt(_Strict):
             content["rendered"] = ["system"]
         return content_hash(content)
 
-    def messages(self, rubric: Mapping[str, Any], scenario: str, tip: str) -> list[dict[str, str]]:
+    def messages(
+        self, rubric: Mapping[str, Any], scenario: str, tip: str, rationale: str = "before"
+    ) -> list[dict[str, str]]:
         """The chat that asks for the scores of one tip. `rubric` is a dumped ExchangeRubric. Raises InputError."""
         try:
-            return self._messages(rubric, scenario, tip)
+            return self._messages(rubric, scenario, tip, rationale)
         except TemplateFault as fault:
             raise InputError(f"judge prompt {self.name}: {fault}") from fault
 
-    def _messages(self, rubric: Mapping[str, Any], scenario: str, tip: str) -> list[dict[str, str]]:
-        variables = {"rubric": rubric, "scenario": scenario, "tip": tip}
+    def _messages(
+        self, rubric: Mapping[str, Any], scenario: str, tip: str, rationale: str = "before"
+    ) -> list[dict[str, str]]:
+        variables = {"rubric": rubric, "scenario": scenario, "tip": tip, "rationale": rationale}
         user = render(self.user, **variables).strip()
         return [
             {"role": "system", "content": _render_some(self.system, **variables).strip()},

@@ -39,11 +39,17 @@ class _TooMuch(Exception):
     """Past one of the limits."""
 
 
+@functools.lru_cache(256)
+def _compiled(template: str) -> Any:
+    """Compiling takes longer than rendering, and a judge's template is rendered for every tip."""
+    return _environment().from_string(template)
+
+
 def render(template: str, **variables: object) -> str:
     """The template with its variables. Raises TemplateFault."""
     known = ", ".join(sorted(variables))
     try:
-        compiled = _environment().from_string(template)
+        compiled = _compiled(template)
         return _limited(compiled, variables)
     except _TooMuch as error:
         raise TemplateFault(f"the template {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tipbench.cli.exchange_files import guard_scores, put_aside
-from tipbench.cli.options import config_options, json_option, judge_engine_options, repeats_option, whole_number
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    judge_identity_options,
+    parallel_option,
+    repeats_option,
+    whole_number,
+)
 from tipbench.cli.printing import console, me, print_json, rubric_for, typed, where
 from tipbench.cli.root import InOrder
-from tipbench.cli.services import claimed, store_of
+from tipbench.cli.services import claimed, store_of, tell_once
 from tipbench.config import Config, split_list
 from tipbench.errors import EXIT_SOME_FAILED
 from tipbench.outcome import leave
@@ -33,13 +41,13 @@ def judge() -> None:
     short_help="Write the blind exchange file for a judge.",
     epilog="\b\nExample:\n  tipbench judge export --experiment tip-bench-auto --out judge.json",
 )
-@config_options("experiment", "mlflow_url", "rubric")
+@config_options("experiment", "mlflow_url", "rubric", "ollama_url", "notify_url")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The exchange file to write.")
 @click.option("--judge", "judge_name", help="Export what this judge has not scored yet. Default: what nobody has.")
 @click.option("--for", "asked_for", metavar="WHO",
               help="Export what waits for WHO: manual (a person or an agent), llm, baseline, a judge's name, or an LLM judge as "
               "ollama:MODEL, in the version that it has now. Default: anybody but the baseline, or --judge.")  # fmt: skip
-@judge_engine_options
+@judge_identity_options
 @click.option(
     "--seed",
     type=whole_number(-(2**31), 2**31 - 1),
@@ -70,12 +78,14 @@ def judge_export(
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
+    from tipbench.counting.judged import ANYONE, BASELINE, LLM
     from tipbench.judging.validate import write_exchange
+    from tipbench.notice import judge_wanted
     from tipbench.stages import export
 
     if not aside:
         guard_scores(Path(out), force)
-    asked = asked_judge(asked_for, **engine)
+    asked = asked_judge(config, asked_for, **engine)
     rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         result = export.run(
@@ -88,6 +98,14 @@ def judge_export(
             repeats=repeats,
             expect=split_list(",".join(expected)),
         )
+        wanted = result.n_items - result.n_repeats
+        if wanted and (asked is None or asked.who not in (LLM, BASELINE, ANYONE)) and not _is_program(asked_for):
+            tell_once(
+                config,
+                store,
+                result.exchange.export_id,
+                lambda: judge_wanted(config.experiment, wanted, result.n_cells, out),
+            )
     if not put_aside(Path(out), result.exchange.export_id, even_ours=force):
         write_exchange(result.exchange, Path(out))
     summary = {
@@ -127,14 +145,15 @@ def judge_export(
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
 @click.option("--as", "name", help="Your name as judge in the terminal. Default: your login name.")
 @click.option("--apply", "and_apply", is_flag=True, help="Write the scores to MLflow right away.")
-@judge_engine_options
-@config_options("mlflow_url")
+@judge_identity_options
+@parallel_option("--parallel")
+@config_options("mlflow_url", "ollama_url", "num_thread", "memory_limit")
 @json_option
 def judge_score(
     config: Config, file: str, spec: str, name: str | None, and_apply: bool, as_json: bool, **engine: Any
 ) -> None:
     """Fill the scores in: you in the terminal, or a judge that is named. Stop and resume at will."""
-    result = score_file(file, spec, name, quiet=as_json, **engine)
+    result = score_file(config, file, spec, name, quiet=as_json, **engine)
     applied = apply_file(config, file) if and_apply else None
     if as_json:
         print_json({"scored": result, "applied": applied} if applied else result)
@@ -195,37 +214,41 @@ def judge_agreement(config: Config, as_json: bool) -> None:
 
 
 def score_file(
+    config: Config,
     file: str,
     spec: str,
     name: str | None,
     *,
     quiet: bool,
-    ollama_url: str,
     base_url: str,
     passes: int,
     judge_prompt: str | None,
+    judge_parallel: int | None,
+    rationale: Any,
 ) -> ScoreResult:
     from pathlib import Path
 
+    from tipbench.policy import parse_bytes
     from tipbench.progress import bar
     from tipbench.stages import score as stage
 
     if spec == "terminal":
         return stage.in_terminal(Path(file), name or login_name(), console())
     with (
-        claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (ours, held),
+        claimed(dataclasses.replace(config, engine=spec.partition(":")[0])) as (ours, held),
         bar(quiet, "scoring") as on_progress,
     ):
-        return stage.run(
-            Path(file),
-            spec,
+        settings = stage.JudgeSettings(
             ollama_url=ours.ollama_url,
             base_url=base_url,
             passes=passes,
             judge_prompt=judge_prompt,
-            on_progress=on_progress,
-            held=held,
+            parallel=judge_parallel,
+            rationale=rationale,
+            num_thread=ours.num_thread,
+            memory_limit=parse_bytes(ours.memory_limit) or (held.memory_limit() if held else None),
         )
+        return stage.run(Path(file), spec, settings, on_progress=on_progress, held=held)
 
 
 def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str = "") -> ApplyResult:
@@ -239,7 +262,12 @@ def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str 
         return stage.run(reading, store, source=file, reason=reason, dry_run=dry_run)
 
 
-def asked_judge(text: str | None, **engine: Any) -> Asked | None:
+def _is_program(text: str | None) -> bool:
+    """Is the judge that `--for` names a model, which needs no notice?"""
+    return (text or "").partition(":")[0] in ("ollama", "openai", "embedded")
+
+
+def asked_judge(config: Config, text: str | None, **engine: Any) -> Asked | None:
     """Who is meant by `--for`; an LLM judge is asked in the version that it has now, which its server tells."""
     from tipbench.counting.judged import Asked
     from tipbench.stages import export
@@ -248,9 +276,9 @@ def asked_judge(text: str | None, **engine: Any) -> Asked | None:
 
     if not text:
         return None
-    if text.partition(":")[0] not in ("ollama", "openai", "embedded"):
+    if not _is_program(text):
         return export.asked_by(text)
-    identity = stage.identity_of(text, **engine)
+    identity = stage.identity_of(text, stage.JudgeSettings(ollama_url=config.ollama_urls[0], **engine))
     return Asked(identity.name, judge_version(identity.kind, identity.details))
 
 
@@ -266,7 +294,8 @@ def login_name() -> str:
 def say_scored(result: ScoreResult) -> None:
     click.echo(f"{result.file}: {result.scored} tips scored by {result.judge}, {result.left} left.")
     for reason, count in result.failures.items():
-        click.echo(f"  {count} tips could not be scored: {reason}")
+        about = result.why.get(reason, "")
+        click.echo(f"  {count} tips could not be scored: {reason}{f' ({about})' if about else ''}")
 
 
 def say_applied(result: ApplyResult, dry_run: bool) -> None:

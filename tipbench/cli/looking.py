@@ -21,7 +21,17 @@ from tipbench.errors import EXIT_UNREACHABLE
     epilog="\b\nExamples:\n  tipbench models --memory-limit 2Gi\n  tipbench models --fits 1Gi",
 )
 @config_options(
-    "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
+    "models",
+    "engine",
+    "ollama_url",
+    "engine_url",
+    "parameters",
+    "mlflow_url",
+    "max_model_b",
+    "num_ctx",
+    "parallel",
+    "memory_limit",
+    "num_thread",
 )
 @click.option("--fits", "fits_in", metavar="SIZE", default="",
               help="Which models fit into this much memory (e.g. 1Gi), and with which num_ctx at most.")  # fmt: skip

@@ -154,16 +154,30 @@ def _apply_options(*options: Callable[[Callable[..., Any]], Callable[..., Any]])
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
-judge_engine_options = _apply_options(
-    click.option("--ollama-url", envvar="TIPBENCH_OLLAMA_URL", default="http://localhost:11434", show_default=True,
-                 help="Where Ollama listens, for --with ollama:MODEL."),
+
+
+judge_identity_options = _apply_options(
     click.option("--base-url", envvar="TIPBENCH_JUDGE_BASE_URL", default="https://api.openai.com/v1",
                  show_default=True, help="OpenAI-compatible endpoint, for openai:MODEL; the key comes from OPENAI_API_KEY."),
     click.option("--passes", type=whole_number(1, 99), default=1, show_default=True,
                  help="An LLM judge scores every tip this often; the median counts."),
     click.option("--judge-prompt", type=click.Path(exists=True, dir_okay=False),
                  help="YAML file with the LLM judge's prompt instead of the shipped one."),
+    click.option("--rationale", type=click.Choice(["before", "after", "none"]), default="before", show_default=True,
+                 envvar="TIPBENCH_JUDGE_RATIONALE",
+                 help="Where an LLM judge writes its sentence of reason: before the scores, after them, or not at all."),
 )  # fmt: skip
+"""What makes a judge that is a model the judge it is. Wants the configuration's `ollama_url` beside it."""
+
+
+def parallel_option(flag: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """How many tips a judge that is a model is asked about at once; `run` has a `--parallel` of its own."""
+    return click.option(
+        flag, "judge_parallel", type=click.IntRange(1, 64), envvar="TIPBENCH_JUDGE_PARALLEL", metavar="N",
+        help="Tips an LLM judge is asked about at once.  [default: 8 for openai, $OLLAMA_NUM_PARALLEL or 1 for ollama, 1 for embedded]",
+    )  # fmt: skip
+
+
 weights_option = click.option(
     "--weights", metavar="C=W,...", multiple=True,
     help="Weights of the criteria, e.g. relevance=2,actionability=1,tone=1; a criterion that is not named gets 0.",

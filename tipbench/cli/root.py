@@ -21,6 +21,7 @@ Exit codes:
   3  the RAM policy refused every model
   4  finished, but some cells failed (all the rest is saved)
   5  a service cannot be reached
+  6  a gate failed: compare --fail-on
   130  interrupted; the same command resumes"""
 
 

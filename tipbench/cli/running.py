@@ -11,7 +11,14 @@ from tipbench.cli.collecting import collect_cells, say_collected
 from tipbench.cli.comparing import compare_cells, show_leaderboard
 from tipbench.cli.exchange_files import put_aside
 from tipbench.cli.judging import apply_file, asked_judge, name_of_judge, say_applied, say_scored, score_file
-from tipbench.cli.options import config_options, json_option, repeats_option, weights_option, whole_number
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    judge_identity_options,
+    parallel_option,
+    repeats_option,
+    weights_option,
+)
 from tipbench.cli.printing import me, where
 from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
@@ -26,10 +33,8 @@ from tipbench.errors import EXIT_SOME_FAILED
 @click.option("--as", "name", help="Your name as judge in the terminal.")
 @click.option("--out", default="report", show_default=True, type=click.Path(file_okay=False),
               help="Folder for judge.json and the report.")  # fmt: skip
-@click.option("--base-url", envvar="TIPBENCH_JUDGE_BASE_URL", default="https://api.openai.com/v1", show_default=True,
-              help="OpenAI-compatible endpoint, for openai:MODEL.")  # fmt: skip
-@click.option("--passes", type=whole_number(1, 99), default=1, show_default=True, help="Passes of an LLM judge.")
-@click.option("--judge-prompt", type=click.Path(exists=True, dir_okay=False), help="Prompt file of an LLM judge.")
+@judge_identity_options
+@parallel_option("--judge-parallel")
 @repeats_option
 @weights_option
 @json_option
@@ -41,6 +46,7 @@ def run(
     repeats: float,
     weights: tuple[str, ...],
     as_json: bool,
+    judge_parallel: int | None,
     **engine: Any,
 ) -> None:
     """Everything in one go: collect, export, score, apply, compare."""
@@ -64,7 +70,7 @@ def run(
         elif spec == BASELINE:
             asked = Asked(BASELINE)
         else:
-            asked = asked_judge(spec, ollama_url=config.ollama_url, **engine)
+            asked = asked_judge(config, spec, **engine)
         exported = export.run(
             config.experiment,
             store,
@@ -78,7 +84,7 @@ def run(
         # An interrupted run is resumed: a file that was begun for the same export keeps its scores, and another's is kept aside.
         if not put_aside(file, exported.exchange.export_id):
             write_exchange(exported.exchange, file)
-        scored = score_file(str(file), spec, name, quiet=as_json, ollama_url=config.ollama_url, **engine)
+        scored = score_file(config, str(file), spec, name, quiet=as_json, judge_parallel=judge_parallel, **engine)
         applied = apply_file(config, str(file))
         if not as_json:
             say_scored(scored)

@@ -14,7 +14,11 @@ from tipbench.config import Config
 from tipbench.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tipbench.engines.base import Fence, Held
+    from tipbench.notice import Notice
+    from tipbench.store import Store
 
 
 def store_of(config: Config) -> Any:
@@ -50,3 +54,23 @@ def claimed(config: Config) -> Iterator[tuple[Config, Held | None]]:
 
     with Cluster(namespace).claim(config.ollama_urls, pod_name(), lambda words: click.echo(words, err=True)) as replica:
         yield dataclasses.replace(config, ollama_url=replica.url), replica
+
+
+def tell_once(config: Config, store: Store, what: str, notice: Callable[[], Notice]) -> None:
+    """Send the notice to `notify_url`, unless the experiment notes that `what` (an export's id, a board's) was told before.
+
+    Never stops the command: whoever repeats it tells it again.
+    """
+    if not config.notify_url:
+        return
+    from tipbench.errors import TipbenchError
+    from tipbench.notice import send
+
+    one = notice()
+    key = f"tipbench.told.{one.event}"
+    try:
+        experiment_id = store.require_experiment(config.experiment)
+        if store.notes(experiment_id, key).get("") != what and send(config.notify_url, one):
+            store.note(experiment_id, key, what)
+    except TipbenchError as error:
+        click.echo(f"warning: {error}", err=True)

@@ -1,4 +1,4 @@
-"""Where text comes from: Ollama over HTTP, or llama.cpp in this process."""
+"""Where text comes from: Ollama or an OpenAI-compatible server over HTTP, or llama.cpp in this process."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ def open_engine(config: Config, fence: Fence | None = None, *, patience_s: float
         except ImportError as error:
             raise InputError("--engine embedded needs llama.cpp: pip install 'tipbench[embedded]'") from error
         return EmbeddedEngine(threads=config.num_thread or None)
+    if config.engine == "openai":
+        from tipbench.engines.openai import OpenAIEngine, engine_key
+
+        return OpenAIEngine(config.engine_url, key=engine_key(), parameters=config.parameter_counts)
     from tipbench.engines.ollama import Limits, OllamaEngine
 
     if patience_s is None:

@@ -48,6 +48,17 @@ class Options:
     parallel: int = 1
     keep_alive: str = "60s"
     """How long the server holds the model after a request, as Ollama spells it; "0" drops it at once."""
+    top_logprobs: int = 0
+    """Ask for this many of the likeliest tokens at every place of the answer; a server that cannot tell leaves them out."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of an answer, and what might have stood in its place."""
+
+    text: str
+    top: tuple[tuple[str, float], ...]
+    """(token, natural logarithm of its probability), the likeliest ones, this one among them."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,8 @@ class Generation:
     attempts: int = 1
     prompt_cut: bool = False
     """The prompt did not fit into `num_ctx`, and the server left out messages from its front: examples, most often."""
+    tokens: tuple[Token, ...] = ()
+    """The answer token by token, where it was asked for and the engine can tell."""
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -95,6 +108,22 @@ class EngineInfo:
     version: str | None
     url: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def tokens_of(entries: object) -> list[Token]:
+    """Tokens from a list of `{"token", "logprob", "top_logprobs"}`, as Ollama and OpenAI write it; empty for anything else."""
+    found = []
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str):
+            return []
+        top: dict[str, float] = {}
+        others = entry.get("top_logprobs")
+        for one in [entry, *(others if isinstance(others, list) else ())]:
+            word, value = (one.get("token"), one.get("logprob")) if isinstance(one, Mapping) else (None, None)
+            if isinstance(word, str) and isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                top[word] = float(value)
+        found.append(Token(entry["token"], tuple(top.items())))
+    return found
 
 
 class Engine(Protocol):

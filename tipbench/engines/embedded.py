@@ -26,6 +26,8 @@ from tipbench.engines.base import (
     ModelMissing,
     Options,
     Resident,
+    Token,
+    tokens_of,
 )
 from tipbench.engines.gguf import kv_bytes_per_token, read_header
 from tipbench.engines.thoughts import answer_in
@@ -107,6 +109,8 @@ class EmbeddedEngine:
         }
         if schema is not None:
             request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        if options.top_logprobs:
+            request |= {"logprobs": True, "top_logprobs": options.top_logprobs}
         chunks: list[tuple[float, dict[str, Any]]] = []
 
         def take(chunk: str) -> bool:
@@ -204,6 +208,7 @@ def _generation(
 ) -> Generation:
     """One Generation from the chunks of a stream; raises a GenerationError when it holds an error or no text."""
     text = ""
+    tokens: list[Token] = []
     first: float | None = None
     reason: str | None = None
     timings: Mapping[str, Any] = {}
@@ -216,6 +221,8 @@ def _generation(
             if piece and first is None:
                 first = at
             text += piece
+            if piece:
+                tokens += tokens_of((choice.get("logprobs") or {}).get("content"))
             reason = choice.get("finish_reason") or reason
     text = answer_in(model, text)
     ended = time.perf_counter()
@@ -232,6 +239,7 @@ def _generation(
         output_tokens=timings.get("predicted_n"),
         output_s=output_s,
         wall_s=ended - began,
+        tokens=tuple(tokens),
     )
 
 

@@ -32,8 +32,10 @@ from tipbench.engines.base import (
     QueueFull,
     Resident,
     TimedOut,
+    Token,
     Unsuitable,
     estimated_tokens,
+    tokens_of,
 )
 from tipbench.engines.gguf import kv_bytes_per_token
 from tipbench.engines.thoughts import answer_in
@@ -238,6 +240,9 @@ class OllamaEngine:
         if 2 * expected > options.num_ctx:
             # It might not fit: better to be told than to have Ollama leave the examples out without a word.
             body["truncate"] = False
+        if options.top_logprobs:
+            # Since 0.12.11; an older server does not know the fields and leaves them alone.
+            body |= {"logprobs": True, "top_logprobs": options.top_logprobs}
         sent = 0
 
         def once() -> Generation:
@@ -327,6 +332,7 @@ class OllamaEngine:
         timeout: dict[str, float | None],
     ) -> Generation:
         text: list[str] = []
+        tokens: list[Token] = []
         first: float | None = None
         thought = False
         chunks = _lines(model, response)
@@ -346,8 +352,11 @@ class OllamaEngine:
             if piece and first is None:
                 first = time.perf_counter() - began
             text.append(piece)
+            if piece:
+                tokens += tokens_of(chunk.get("logprobs"))
             if chunk.get("done") is True:
                 answer = _generation(model, "".join(text), chunk, first, time.perf_counter() - began, thought)
+                answer = replace(answer, tokens=tuple(tokens))
                 # A connection goes back to the pool only when it is read to its end.
                 timeout["read"] = self._limits.end_of_stream
                 with suppress(httpx.RequestError, _Transient):

@@ -268,9 +268,31 @@ def _meaning_faults(raw: Any) -> list[str]:
                     faults.append(
                         f"{pointer((*place, criterion))}: {_short(score)} is outside the scale of {low} to {high}"
                     )
+        faults += _expected_faults(item, number, criteria, low, high)
     if scored and raw.get("judge") is None:
         faults.append('/judge: is missing; say who scored: {"name": "...", "kind": "human", "agent" or "llm"}')
     return faults
+
+
+def _expected_faults(
+    item: Mapping[str, Any], number: int, criteria: list[str], low: int | None, high: int | None
+) -> Iterable[str]:
+    """Expected scores stand beside whole ones, for the same criteria and on the same scale."""
+    expected = item.get("expected")
+    if not isinstance(expected, dict):
+        return
+    for criterion, value in expected.items():
+        place = pointer(("items", number, "expected", criterion))
+        if criteria and criterion not in criteria:
+            yield f"{place}: the rubric has no such criterion (it has {', '.join(criteria)})"
+        elif isinstance(value, int | float) and low is not None and high is not None and not low <= value <= high:
+            yield f"{place}: {_short(value)} is outside the scale of {low} to {high}"
+    scores = item["scores"]
+    missing = [c for c in criteria if c not in expected]
+    if missing:
+        yield f"{pointer(('items', number, 'expected'))}: has nothing for {', '.join(missing)}"
+    if any(scores.get(c) is None for c in criteria):
+        yield f"{pointer(('items', number, 'expected'))}: stands beside scores that are not complete"
 
 
 def _scale(rubric: Any) -> tuple[list[str], int | None, int | None]:
@@ -334,11 +356,15 @@ def faults_against(raw: Any, issued: Mapping[str, tuple[str, str]], rubric_hash:
 
 def exchange_bytes(exchange: Exchange) -> bytes:
     """The file's content: keys in a stable order, nulls where a judge shall write."""
-    body = exchange.model_dump(mode="json", by_alias=True)
-    for item in body["items"]:
-        if item["scored_at"] is None:
-            del item["scored_at"]
+    body = exchange.model_dump(mode="json", by_alias=True, exclude={"items"})
+    body["items"] = [item_dict(item) for item in exchange.items]
     return (json.dumps(body, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def item_dict(item: ExchangeItem) -> dict[str, Any]:
+    """An item as it stands in the file: fields that only some judges have are left out while they are empty."""
+    body = item.model_dump(mode="json")
+    return {key: value for key, value in body.items() if value is not None or key not in ("scored_at", "expected")}
 
 
 def write_exchange(exchange: Exchange, path: Path) -> None:
@@ -346,9 +372,16 @@ def write_exchange(exchange: Exchange, path: Path) -> None:
     write_whole(path, exchange_bytes(exchange), durable=True)
 
 
-def scored(item: ExchangeItem, scores: Mapping[str, int], rationale: str | None, at: datetime) -> ExchangeItem:
+def scored(
+    item: ExchangeItem,
+    scores: Mapping[str, int],
+    rationale: str | None,
+    at: datetime,
+    expected: Mapping[str, float] | None = None,
+) -> ExchangeItem:
     """The item with a judge's scores."""
-    return item.model_copy(update={"scores": dict(scores), "rationale": rationale, "scored_at": at})
+    told = None if expected is None else dict(expected)
+    return item.model_copy(update={"scores": dict(scores), "expected": told, "rationale": rationale, "scored_at": at})
 
 
 def with_items(exchange: Exchange, judge: JudgeIdentity, items: Iterable[ExchangeItem]) -> Exchange:

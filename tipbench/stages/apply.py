@@ -134,7 +134,7 @@ def run_on(
         touched = {score.run_id for score in checked.scores}
         store.copy_scores(
             {
-                c.run.run_id: (_means(c, exchange.rubric_hash), bool(judges.pending(c, Asked(ANYONE))))
+                c.run.run_id: (marks.score_means(c, exchange.rubric_hash), bool(judges.pending(c, Asked(ANYONE))))
                 for c in after
                 if c.run.run_id in touched
             }
@@ -240,29 +240,16 @@ def _after(cells: Sequence[CellRecord], checked: _Checked) -> tuple[CellRecord, 
 
 
 def _copy(store: Store, experiment_id: str, census: Census, checked: _Checked, rubric_hash: str) -> None:
-    """Bring the copies in MLflow up to date: the means as metrics, and whether a cell waits, as a tag."""
-    judges = Judges((e.cell for e in census.counted), rubric_hash)
-    asked = Asked(ANYONE)
-    counted = {e.run_id: bool(judges.pending(e.cell, asked)) for e in census.counted}
+    """Bring the copies in MLflow up to date."""
     changed = {score.run_id for score in checked.scores}
-    cells = {e.run_id: e.cell for e in census.entries}
-    store.copy_scores({r: (_means(cells[r], rubric_hash), counted.get(r, False)) for r in changed})
+    marks.copy_scores(store, experiment_id, census, rubric_hash, changed)
     again = set(checked.cells) - changed
     if again and not changed:
         # The same file again: an earlier call may have been cut off before it came to the tags.
+        judges = Judges((e.cell for e in census.counted), rubric_hash)
+        waits = {e.run_id for e in census.counted if judges.pending(e.cell, Asked(ANYONE))}
         stale = store.marked_pending(experiment_id) & again
-        store.mark_pending({r: False for r in stale if not counted.get(r, False)})
-
-
-def _means(cell: CellRecord, rubric_hash: str) -> dict[str, float]:
-    """`score_CRITERION`: means over all judges and candidates, for MLflow's charts."""
-    records = [r for r in cell.scores if r.rubric_hash == rubric_hash]
-    found = {}
-    for position, criterion in enumerate(records[0].criteria if records else ()):
-        scores = [s[position] for r in records for s in r.scores.values()]
-        if scores:
-            found[f"score_{criterion}"] = sum(scores) / len(scores)
-    return found
+        store.mark_pending(dict.fromkeys(stale - waits, False))
 
 
 def _waiting_for(judge: JudgeIdentity | None) -> Asked:

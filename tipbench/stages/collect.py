@@ -118,7 +118,7 @@ def _receipt(
         "memory_limit_bytes": limit,
         "scenarios": {s.id: scenario_hash(s) for s in scenarios},
         "prompts": {p.name: p.hash for p in prompts},
-        "config": {k: v for k, v in asdict(config).items() if k not in ("mlflow_url", "spool")},
+        "config": {k: v for k, v in asdict(config).items() if k not in ("mlflow_url", "spool", "notify_url")},
         "node": os.environ.get("TIPBENCH_NODE") or platform.node(),
         "machine": platform.machine(),
         "cpus": str(os.cpu_count()),

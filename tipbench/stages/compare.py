@@ -7,7 +7,6 @@ scenarios, so that a scenario counts once however many candidates it has. `stats
 from __future__ import annotations
 
 import json
-import math
 import shlex
 import statistics
 from collections import Counter, defaultdict
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from tipbench import __version__
 from tipbench.catalog import Rubric
 from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips, take
 from tipbench.counting.judged import Judges
-from tipbench.errors import InputError
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
 from tipbench.judging.checks import reasons
 from tipbench.judging.ratings import ratings
@@ -39,6 +37,7 @@ from tipbench.leaderboard.model import (
     ReportTip,
     RowBody,
 )
+from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
 from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
 from tipbench.store import Store
@@ -46,6 +45,8 @@ from tipbench.store.memory import measured
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
+Scores = Literal["whole", "expected"]
+"""What a judge is taken at: its whole scores, or the means of its own score distribution where it gave them."""
 REPORT_CELLS = 400
 """Above this many runs the HTML report leaves out the tips themselves."""
 
@@ -94,9 +95,12 @@ def run(
     judges: Sequence[str] = (),
     seed: int = 0,
     versions: Versions = "current",
+    scores: Scores = "whole",
 ) -> CompareResult:
     """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
-    ranking = rank(experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions)
+    ranking = rank(
+        experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions, scores=scores
+    )
     leaderboard = ranking.leaderboard
     markdown, html = to_markdown(leaderboard), report(ranking, store)
     best = leaderboard.cells[0].composite if leaderboard.cells else None
@@ -135,11 +139,20 @@ def rank(
     judges: Sequence[str] = (),
     seed: int = 0,
     versions: Versions = "current",
+    scores: Scores = "whole",
 ) -> Ranking:
     """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
     holdings = store.holdings(store.require_experiment(experiment))
     return rank_holdings(
-        experiment, holdings, take(holdings), rubric, weights=weights, judges=judges, seed=seed, versions=versions
+        experiment,
+        holdings,
+        take(holdings),
+        rubric,
+        weights=weights,
+        judges=judges,
+        seed=seed,
+        versions=versions,
+        scores=scores,
     )
 
 
@@ -153,21 +166,24 @@ def rank_holdings(
     judges: Sequence[str] = (),
     seed: int = 0,
     versions: Versions = "current",
+    scores: Scores = "whole",
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
-    as rows of their own. Raises InputError for an unknown judge or criterion.
+    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. Raises InputError for an unknown judge or criterion.
     """
     board = census.on_board(versions)
     cells = [entry.cell for _, entries in board for entry in entries]
-    weighting = _weights(rubric, weights)
+    weighting = weights_of(rubric, weights)
     who = Judges(cells, rubric.hash)
     counting = who.counting(judges)
     records = {cell.run.run_id: who.records(cell, counting) for cell in cells}
     warnings = _warnings(cells, census, records, who, judges, versions)
-    groups = [_group(info, entries, records) for info, entries in board]
+    if scores == "expected":
+        warnings += _without_expected(records)
+    groups = [_group(info, entries, records, scores) for info, entries in board]
     same = same_tips(board)
     warnings += [_same_words(rows) for rows in same]
     scenarios = sorted({s for g in groups for s in g.by_scenario})
@@ -175,8 +191,8 @@ def rank_holdings(
     column_of = {scenario: column for column, scenario in enumerate(scenarios)}
     means = np.full((len(groups), len(scenarios)), np.nan)
     for row, group in enumerate(groups):
-        for scenario, scores in group.by_scenario.items():
-            means[row, column_of[scenario]] = float((np.array(scores) @ vector).mean())
+        for scenario, given in group.by_scenario.items():
+            means[row, column_of[scenario]] = float((np.array(given) @ vector).mean())
     comparison = compare_cells(means, seed=seed, confidence=CONFIDENCE)
     twins = {one.key: [other.key for other in rows if other is not one] for rows in same for one in rows}
     rows = [
@@ -213,23 +229,10 @@ def rank_holdings(
     return Ranking(
         leaderboard,
         holdings.experiment_id,
-        _state(cells, records, leaderboard),
+        _state(cells, records, leaderboard, scores),
         tuple(shown) if len(shown) <= REPORT_CELLS else (),
         rubric.file,
     )
-
-
-def _weights(rubric: Rubric, weights: Mapping[str, float] | None) -> dict[str, float]:
-    """criterion -> weight, summing to 1."""
-    chosen = dict(rubric.weights if weights is None else weights)
-    known = [c.id for c in rubric.criteria]
-    unknown = sorted(set(chosen) - set(known))
-    if unknown:
-        raise InputError(f"--weights: no criterion {', '.join(unknown)}; the rubric has {', '.join(known)}")
-    total = sum(chosen.get(c, 0.0) for c in known)
-    if not math.isfinite(total) or total <= 0 or min(chosen.values()) < 0:
-        raise InputError("--weights: weights must be numbers, none below 0, and one above it")
-    return {c: chosen.get(c, 0.0) / total for c in known}
 
 
 def _warnings(
@@ -303,15 +306,17 @@ def _same_words(rows: Sequence[RowInfo]) -> str:
     )
 
 
-def _group(info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]]) -> _Group:
+def _group(
+    info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]], wanted: Scores
+) -> _Group:
     """A row's runs and scores; a row of which nothing was collected is empty."""
     group = _Group(info)
     for entry in entries:
         group.runs.append(entry.cell)
-        per_candidate: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+        per_candidate: dict[int, list[tuple[float, ...]]] = defaultdict(list)
         for record in records[entry.run_id]:
-            for index, scores in record.scores.items():
-                per_candidate[index].append(scores)
+            for index, whole in record.scores.items():
+                per_candidate[index].append(record.expected.get(index, whole) if wanted == "expected" else whole)
         for all_scores in per_candidate.values():
             group.by_scenario[entry.column].append(
                 all_scores[0]
@@ -319,6 +324,15 @@ def _group(info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequen
                 else tuple(statistics.fmean(s) for s in zip(*all_scores, strict=True))
             )
     return group
+
+
+def _without_expected(records: Mapping[str, Sequence[ScoreRecord]]) -> list[str]:
+    """Judges whose whole scores stand in, because they gave no expected ones."""
+    missing: Counter[str] = Counter()
+    for one in (r for rs in records.values() for r in rs):
+        missing[one.judge] += len(one.scores.keys() - one.expected.keys())
+    left = ", ".join(f"{judge} ({n})" for judge, n in sorted(missing.items()) if n)
+    return [f"Whole scores stand in where a judge gave no expected ones: {left}."] if left else []
 
 
 def _cell(
@@ -500,14 +514,19 @@ def _tips(store: Store, shown: Sequence[tuple[RowInfo, CellRecord, Sequence[Scor
     return tips
 
 
-def _state(cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]], leaderboard: Leaderboard) -> str:
+def _state(
+    cells: Sequence[CellRecord],
+    records: Mapping[str, Sequence[ScoreRecord]],
+    leaderboard: Leaderboard,
+    scores: Scores,
+) -> str:
     """A hash of everything the leaderboard depends on."""
     content = [
         [
             [c.run.run_id, c.run.status, [[r.judge, sorted(r.scores.items())] for r in records[c.run.run_id]]]
             for c in cells
         ],
-        [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__],
+        [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__, scores],
     ]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 

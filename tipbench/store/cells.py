@@ -197,8 +197,9 @@ def _metrics(result: CellResult) -> dict[str, float]:
     ttfts = sorted(max(c.ttft_s - (c.load_s or 0.0), 0.0) for c in candidates if c.ttft_s is not None)
     if ttfts:
         metrics["ttft_s"] = ttfts[len(ttfts) // 2]
-    if candidates:
+    if any(c.wall_s for c in candidates):
         metrics["wall_s"] = sum(c.wall_s for c in candidates)
+    if candidates:
         metrics["load_s"] = sum(c.load_s or 0.0 for c in candidates)
         metrics["engine_s"] = sum(c.total_s or 0.0 for c in candidates)
         metrics["output_tokens"] = tokens

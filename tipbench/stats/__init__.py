@@ -1,0 +1,57 @@
+"""Statistics: how sure a ranking of cells is, when only a few scenarios carry it.
+
+Everything here is a pure function of numpy arrays in points of the rubric's scale. Candidates of one scenario are not
+independent, so the unit is always the scenario: its mean score per cell goes in, never the single candidate.
+`docs/explanation/statistics.md` tells why these methods and what they were measured to do.
+"""
+
+from __future__ import annotations
+
+from tipbench.stats.cells import Comparison, compare_cells, differences_to_leader, pareto_front
+from tipbench.stats.intervals import Interval, clustered_se, scenario_interval
+from tipbench.stats.pairs import AllPairs, Choice, choose, compare_pairs, rank_limits
+from tipbench.stats.planning import (
+    SD_INTERACTION,
+    SD_JUDGE,
+    SD_TIP,
+    VarianceComponents,
+    minimum_detectable_difference,
+    variance_components,
+)
+from tipbench.stats.ppi import (
+    MIN_REFERENCE_SCENARIOS,
+    Bias,
+    Estimate,
+    TooFewReferences,
+    bias,
+    difference_tests,
+    estimate,
+)
+
+__all__ = [
+    "MIN_REFERENCE_SCENARIOS",
+    "SD_INTERACTION",
+    "SD_JUDGE",
+    "SD_TIP",
+    "AllPairs",
+    "Bias",
+    "Choice",
+    "Comparison",
+    "Estimate",
+    "Interval",
+    "TooFewReferences",
+    "VarianceComponents",
+    "bias",
+    "choose",
+    "clustered_se",
+    "compare_cells",
+    "compare_pairs",
+    "difference_tests",
+    "differences_to_leader",
+    "estimate",
+    "minimum_detectable_difference",
+    "pareto_front",
+    "rank_limits",
+    "scenario_interval",
+    "variance_components",
+]
