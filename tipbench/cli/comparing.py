@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from tipbench.cli.options import config_options, json_option, parse_weights, weights_option, whole_number
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    number_between,
+    parse_weights,
+    weights_option,
+    whole_number,
+)
 from tipbench.cli.printing import console
 from tipbench.cli.services import store_of, tell_once
 from tipbench.config import Config
@@ -38,7 +45,7 @@ if TYPE_CHECKING:
               help="Compare each cell with the same one of this experiment instead; --out gets gate.json and gate.md.")  # fmt: skip
 @click.option("--fail-on", type=click.Choice(["worse", "not-shown-within-margin"]),
               help="With --against: end with exit code 6 when a cell is shown worse, or when a loss above --margin is not excluded.")  # fmt: skip
-@click.option("--margin", type=click.FloatRange(0, min_open=True), default=None, metavar="X", envvar="TIPBENCH_MARGIN",
+@click.option("--margin", type=number_between(0.000001, 100), default=None, metavar="X", envvar="TIPBENCH_MARGIN",
               help="With --against: the largest loss that does not matter, on the rubric's scale.  [default: 0.25]")  # fmt: skip
 @json_option
 def compare(

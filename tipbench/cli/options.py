@@ -173,7 +173,7 @@ judge_identity_options = _apply_options(
 def parallel_option(flag: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """How many tips a judge that is a model is asked about at once; `run` has a `--parallel` of its own."""
     return click.option(
-        flag, "judge_parallel", type=click.IntRange(1, 64), envvar="TIPBENCH_JUDGE_PARALLEL", metavar="N",
+        flag, "judge_parallel", type=whole_number(1, 64), envvar="TIPBENCH_JUDGE_PARALLEL", metavar="N",
         help="Tips an LLM judge is asked about at once.  [default: 8 for openai, $OLLAMA_NUM_PARALLEL or 1 for ollama, 1 for embedded]",
     )  # fmt: skip
 

@@ -58,6 +58,9 @@ class InOrder(click.Group):
             cmd.__class__ = Command
         super().add_command(cmd, name)
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
 
 class _Group(InOrder):
     """Turns tipbench's errors into a message and their exit code."""
