@@ -11,14 +11,13 @@ import click
 from tipbench.cli.options import (
     config_options,
     json_option,
-    number_between,
     parse_weights,
     weights_option,
     whole_number,
 )
 from tipbench.cli.printing import console
 from tipbench.cli.services import store_of, tell_once
-from tipbench.config import Config
+from tipbench.config import Config, split_list
 from tipbench.errors import EXIT_GATE, InputError
 from tipbench.outcome import leave
 
@@ -30,12 +29,20 @@ if TYPE_CHECKING:
     short_help="Rank the cells: the leaderboard with error bars.",
     epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
 )
-@config_options("experiment", "mlflow_url", "rubric", "notify_url")
+@config_options("experiment", "mlflow_url", "rubric", "margin", "notify_url")
 @click.option(
     "--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html."
 )
 @weights_option
-@click.option("--judge", "judges", multiple=True, help="Count only this judge's scores; may be repeated.")
+@click.option("--judge", "judges", multiple=True,
+              help="Count only this judge's scores; with --reference, this judge's stand in for theirs. May be repeated.")  # fmt: skip
+@click.option("--reference", "references", metavar="NAME,NAME", default="",
+              help="Estimate what these judges would say of everything, from their scores on a part and another judge's on all.")  # fmt: skip
+@click.option("--prefer", type=click.Choice(["memory", "speed"]), default="memory", show_default=True,
+              help="What makes a cell cheap, among those that are good enough.")  # fmt: skip
+@click.option(
+    "--schema", type=whole_number(1, 2), default=2, show_default=True, help="Version of the leaderboard's JSON."
+)
 @click.option("--seed", type=whole_number(0, 2**31 - 1), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--versions", type=click.Choice(["current", "all"]), default="current", show_default=True,
               help="Also rank what was collected before a model, prompt or scenario was changed.")  # fmt: skip
@@ -45,20 +52,20 @@ if TYPE_CHECKING:
               help="Compare each cell with the same one of this experiment instead; --out gets gate.json and gate.md.")  # fmt: skip
 @click.option("--fail-on", type=click.Choice(["worse", "not-shown-within-margin"]),
               help="With --against: end with exit code 6 when a cell is shown worse, or when a loss above --margin is not excluded.")  # fmt: skip
-@click.option("--margin", type=number_between(0.000001, 100), default=None, metavar="X", envvar="TIPBENCH_MARGIN",
-              help="With --against: the largest loss that does not matter, on the rubric's scale.  [default: 0.25]")  # fmt: skip
 @json_option
 def compare(
     config: Config,
     out: str | None,
     weights: tuple[str, ...],
     judges: tuple[str, ...],
+    references: str,
+    prefer: Literal["memory", "speed"],
+    schema: int,
     seed: int,
     versions: Literal["current", "all"],
     scores: Literal["whole", "expected"],
     against: str | None,
     fail_on: Literal["worse", "not-shown-within-margin"] | None,
-    margin: float | None,
     as_json: bool,
 ) -> None:
     """Rank the (model, prompt) cells: the leaderboard with error bars, here, in files and in MLflow.
@@ -66,12 +73,25 @@ def compare(
     With --against, a gate: every cell that both experiments have, paired by scenario, under the same rubric and judges.
     """
     if against is not None:
-        sys.exit(gate_cells(config, out, weights, judges, scores, against, fail_on, margin, as_json))
+        sys.exit(gate_cells(config, out, weights, judges, scores, against, fail_on, as_json))
     if fail_on is not None:
         raise InputError("--fail-on needs --against EXPERIMENT")
-    result = compare_cells(config, out, weights, judges, seed, versions, scores)
+    result = compare_cells(
+        config,
+        out,
+        weights,
+        judges,
+        seed,
+        versions,
+        scores,
+        references=split_list(references),
+        prefer=prefer,
+        schema=schema,
+    )
     if as_json:
-        click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
+        from tipbench.leaderboard.model import to_json
+
+        click.echo(to_json(result.leaderboard, schema))
     else:
         show_leaderboard(result, out)
     leave("compare", 0, {"cells": len(result.leaderboard.cells), "run_id": result.run_id})
@@ -85,10 +105,15 @@ def compare_cells(
     seed: int,
     versions: Literal["current", "all"] = "current",
     scores: Literal["whole", "expected"] = "whole",
+    *,
+    references: tuple[str, ...] = (),
+    prefer: Literal["memory", "speed"] = "memory",
+    schema: int = 2,
 ) -> CompareResult:
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
+    from tipbench.leaderboard.model import to_json
     from tipbench.notice import board_ready
     from tipbench.stages import compare as stage
 
@@ -99,9 +124,13 @@ def compare_cells(
             load_rubric(config.rubric or None),
             weights=parse_weights(weights),
             judges=judges,
+            references=references,
+            margin=config.margin,
+            prefer=prefer,
             seed=seed,
             versions=versions,
             scores=scores,
+            schema=schema,
         )
         board = result.leaderboard
         tell_once(
@@ -111,7 +140,7 @@ def compare_cells(
     if out is not None:
         from tipbench.files import write_whole
 
-        body = result.leaderboard.model_dump_json(by_alias=True, indent=2) + "\n"
+        body = to_json(result.leaderboard, schema) + "\n"
         for name, content in (
             ("leaderboard.json", body),
             ("leaderboard.md", result.markdown),
@@ -129,7 +158,6 @@ def gate_cells(
     scores: Literal["whole", "expected"],
     against: str,
     fail_on: Literal["worse", "not-shown-within-margin"] | None,
-    margin: float | None,
     as_json: bool,
 ) -> int:
     """The gate: found, shown and written; its exit code."""
@@ -139,14 +167,15 @@ def gate_cells(
     from tipbench.leaderboard.gate import render, to_markdown
     from tipbench.stages import gate as stage
 
+    rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         gate = stage.run(
             config.experiment,
             against,
             store,
-            load_rubric(config.rubric or None),
+            rubric,
             fail_on=fail_on,
-            margin=stage.MARGIN if margin is None else margin,
+            margin=rubric.margin(config.margin),
             weights=parse_weights(weights),
             judges=judges,
             scores=scores,

@@ -59,7 +59,7 @@ def render(board: Leaderboard, console: Console) -> None:
 
 def _columns(board: Leaderboard, unicode: bool) -> list[_Column]:
     cells = board.cells
-    several = any(c.rank > 1 for c in cells)
+    several = any((c.rank or 0) > 1 for c in cells)
     columns = [
         _Column("rank", [words.rank(c) for c in cells], short=[words.rank(c).split(" ")[0] for c in cells]),
         _Column("model", [c.model for c in cells], right=False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tipbench.leaderboard.model import Cell, Leaderboard
+from tipbench.leaderboard.model import Cell, JudgeBias, Leaderboard, Nearest, Race, Recommended, Reference
 
 UNKNOWN = "–"
 
@@ -73,7 +73,7 @@ def interval(low: float | None, high: float | None, digits: int = 2) -> str:
 
 def rank(cell: Cell) -> str:
     """`2 (1-4)`: the rank and its 95% interval."""
-    if cell.composite is None:
+    if cell.composite is None or cell.rank is None:
         return UNKNOWN
     return f"{cell.rank}" if cell.rank_low is None else f"{cell.rank} ({cell.rank_low}-{cell.rank_high})"
 
@@ -88,9 +88,11 @@ def difference(cell: Cell) -> str:
 def verdict(cell: Cell) -> str:
     """`leads`, `tied` or `behind`; a dash for what cannot be tested."""
     if cell.composite is None:
-        return "not judged"
+        return "not ranked" if cell.unranked else "not judged"
     if cell.rank == 1:
         return "leads"
+    if cell.dropped_at is not None:
+        return f"out at look {cell.dropped_at}"
     return UNKNOWN if cell.tied_with_best is None else "tied" if cell.tied_with_best else "behind"
 
 
@@ -138,14 +140,56 @@ def weighting(board: Leaderboard) -> str:
 
 
 def headline(board: Leaderboard) -> str:
-    """The answer in a sentence, no surer than the data: it claims what was tested, and says what was not."""
-    left = unweighted(board)
-    if left and any(c.composite is not None for c in board.cells):
-        return f"Without {listed(left)} (weight 0): {_headline(board)}"
-    return _headline(board)
+    """The answer, no surer than the data: who leads and what was tested, whose opinion that is, and which cell to take."""
+    return " ".join(part for part in (_headline(board), whose(board), advice(board)) if part)
 
 
 def _headline(board: Leaderboard) -> str:
+    left = unweighted(board)
+    if left and any(c.composite is not None for c in board.cells):
+        return f"Without {listed(left)} (weight 0): {_leads(board)}"
+    return _leads(board)
+
+
+def whose(board: Leaderboard) -> str:
+    """Whose opinion the board is, in a sentence; empty where nothing is judged."""
+    if all(c.composite is None for c in board.cells):
+        return ""
+    if board.reference is None:
+        names = [j.name for j in board.judges if j.n_judged]
+        return f"That is the opinion of {listed(names)}." if names else ""
+    one = board.reference
+    words = f"That is what {listed(one.judges)} would say, from {'their' if len(one.judges) > 1 else 'the'} scores on "
+    words += f"{one.n_scenarios} scenarios"
+    if one.others and one.n_alone:
+        words += f" and those of {listed(one.others)} on all"
+    return words + "."
+
+
+def advice(board: Leaderboard) -> str:
+    """Which cell to take, in a sentence; empty where there is nothing to choose from."""
+    cost = "memory" if board.prefer == "memory" else "time"
+    if board.recommended is not None:
+        one = board.recommended
+        return f"Take {_named(one)}: {one.why}."
+    if board.nearest is not None:
+        near = board.nearest
+        takes = (
+            f"about {near.scenarios} scenarios" if near.scenarios is not None else "more scenarios than can be named"
+        )
+        return (
+            f"No cell is surely within {number(board.margin)} points of the best yet; the one with the least {cost} that may be is "
+            f"{_named(near)}, and to tell takes {takes}."
+        )
+    return ""
+
+
+def _named(one: Recommended | Nearest) -> str:
+    return f"{one.model} with {one.prompt}" + (f" ({one.variant})" if one.variant else "")
+
+
+def _leads(board: Leaderboard) -> str:
+    """Who leads, in a sentence: it claims what was tested, and says what was not."""
     judged = [c for c in board.cells if c.composite is not None]
     if not board.cells:
         return "Nothing has been collected yet."
@@ -161,6 +205,8 @@ def _headline(board: Leaderboard) -> str:
     unknown = len(others) - tied - behind
     if unknown == len(others):
         return f"{lead}, but with fewer than two scenarios in common nothing can be said about chance."
+    if board.race is not None and board.race.stop == "within margin" and tied:
+        return f"{lead}; {tied} other{'s are' if tied > 1 else ' is'} shown to be equal to it within {board.race.margin:g} points."
     if behind == len(others):
         return f"{lead}, ahead of all others by more than chance."
     if tied == len(others):
@@ -175,6 +221,12 @@ def _headline(board: Leaderboard) -> str:
     return f"{lead}; {', '.join(parts)}."
 
 
+def race(one: Race) -> str:
+    """How far a race in rounds is, and what it cost."""
+    looks = f"In rounds, {one.looks_taken} of at most {one.looks_planned} looks, {percent(one.work)} of the full work"
+    return f"{looks}; {one.reason}."
+
+
 def only_baseline(board: Leaderboard) -> bool:
     """True when no person and no model has judged."""
     return bool(board.judges) and all(j.kind == "baseline" for j in board.judges)
@@ -183,11 +235,19 @@ def only_baseline(board: Leaderboard) -> bool:
 def notes(board: Leaderboard) -> list[str]:
     """What a reader must know besides the table: warnings, judges, refused models, failures."""
     found = [f"Warning: {warning}" for warning in board.warnings]
+    if board.race is not None:
+        found.append(race(board.race))
+        found += [f"Out at look {c.dropped_at}: {name(c)}, {c.dropped_why}." for c in board.cells if c.dropped_at]
     for judge in board.judges:
         words = f"Judge {judge.name} ({judge.kind}): {judge.n_judged} tips, mean score {number(judge.mean)}"
         if judge.self_consistency is not None:
             words += f", {percent(judge.self_consistency)} of repeated scores alike"
         found.append(words + ".")
+        if judge.bias is not None and judge.bias.level is not None:
+            found.append(_bias(judge.name, judge.bias))
+    if board.reference is not None:
+        found.append(_reference(board.reference))
+    found += [f"No rank for {name(cell)}: {cell.unranked}." for cell in board.cells if cell.unranked]
     for one in board.agreement:
         if one.alpha is not None:
             found.append(
@@ -201,3 +261,30 @@ def notes(board: Leaderboard) -> list[str]:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(cell.failures.items()))
             found.append(f"Failed: {cell.n_failed} scenario{'s' * (cell.n_failed > 1)} of {name(cell)} ({reasons}).")
     return found
+
+
+def _bias(judge: str, bias: JudgeBias) -> str:
+    level = bias.level or 0.0
+    words = (
+        f"Judge {judge} scores the same tips {abs(level):.2f} points {'higher' if level > 0 else 'lower'} than the references"
+        f"{f' ({interval(bias.ci_low, bias.ci_high)})' if bias.ci_low is not None else ''}"
+    )
+    sure = [c for c in bias.cells if c.ci_low is not None and c.ci_high is not None and c.ci_low * c.ci_high > 0]
+    if not sure:
+        return words + "; beyond that it favours no cell by more than chance."
+    named = ", ".join(
+        f"{c.model} with {c.prompt} {c.value:+.2f} ({interval(c.ci_low, c.ci_high)})"
+        for c in sure
+        if c.value is not None
+    )
+    return f"{words}; beyond that, by more than chance: {named}."
+
+
+def _reference(one: Reference) -> str:
+    words = (
+        f"References {listed(one.judges)}: {one.n_scenarios} scenarios, {percent(one.share)} of the tips; "
+        f"other scores count with λ = {number(one.weight)}"
+    )
+    if one.worth is not None and one.weight > 0:
+        words += f", which makes them worth {number(one.worth, 1)} scenarios scored by the references"
+    return words + "."

@@ -1,7 +1,8 @@
 """Compare: from scores to a leaderboard of (model, prompt) cells with honest error bars.
 
-A candidate's score is the mean over judges; a scenario's, the mean over its candidates; a cell's, the mean over its
-scenarios, so that a scenario counts once however many candidates it has. `stats` does the inference, by scenario.
+A scenario's score is the mean over judges on one scale of their means over its candidates; a cell's, the mean over its
+scenarios, so that a scenario counts once however many candidates it has. With reference judges, the board is what they would
+have said of everything (`judging.opinion`). `stats` does the inference, by scenario.
 """
 
 from __future__ import annotations
@@ -23,23 +24,34 @@ from tipbench.catalog import Rubric
 from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips, take
 from tipbench.counting.judged import Judges
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
+from tipbench.judging.cautions import few_scenarios, follow_length, of_one_family, unsteady
 from tipbench.judging.checks import reasons
+from tipbench.judging.opinion import Opinion, Rows, of_judges, of_references, tabulate
 from tipbench.judging.ratings import ratings
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import (
     AgreementSummary,
     Cell,
+    CellBias,
     Checks,
     Difference,
+    JudgeBias,
     JudgeSummary,
     Leaderboard,
+    Nearest,
+    Recommended,
+    Reference,
     Refusal,
     ReportTip,
     RowBody,
+    to_json,
 )
+from tipbench.leaderboard.race import in_rounds
 from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
-from tipbench.stats import Comparison, compare_cells, pareto_front, scenario_interval
+from tipbench.rounds import record
+from tipbench.rounds.standing import advance, stand
+from tipbench.stats import Bias, choose, pareto_front
 from tipbench.store import Store
 from tipbench.store.memory import measured
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
@@ -47,6 +59,7 @@ from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, Sc
 CONFIDENCE = 0.95
 Scores = Literal["whole", "expected"]
 """What a judge is taken at: its whole scores, or the means of its own score distribution where it gave them."""
+Prefer = Literal["memory", "speed"]
 REPORT_CELLS = 400
 """Above this many runs the HTML report leaves out the tips themselves."""
 
@@ -93,13 +106,33 @@ def run(
     *,
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
+    references: Sequence[str] = (),
+    margin: float = 0.0,
+    prefer: Prefer = "memory",
     seed: int = 0,
     versions: Versions = "current",
     scores: Scores = "whole",
+    schema: int = 2,
 ) -> CompareResult:
-    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
+    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow.
+
+    Of an experiment in rounds, looks that the scores allow are taken first.
+    """
+    experiment_id = store.require_experiment(experiment)
+    if record.read(store, experiment_id, rubric.hash).members:
+        advance(store, experiment_id, take(store.holdings(experiment_id)), rubric, margin=rubric.margin(margin))
     ranking = rank(
-        experiment, store, rubric, weights=weights, judges=judges, seed=seed, versions=versions, scores=scores
+        experiment,
+        store,
+        rubric,
+        weights=weights,
+        judges=judges,
+        references=references,
+        margin=margin,
+        prefer=prefer,
+        seed=seed,
+        versions=versions,
+        scores=scores,
     )
     leaderboard = ranking.leaderboard
     markdown, html = to_markdown(leaderboard), report(ranking, store)
@@ -108,7 +141,7 @@ def run(
         ranking.experiment_id,
         ranking.state,
         {
-            "leaderboard.json": (leaderboard.model_dump_json(by_alias=True, indent=2) + "\n").encode(),
+            "leaderboard.json": (to_json(leaderboard, schema) + "\n").encode(),
             "leaderboard.md": markdown.encode(),
             "report.html": html.encode(),
         },
@@ -137,12 +170,16 @@ def rank(
     *,
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
+    references: Sequence[str] = (),
+    margin: float = 0.0,
+    prefer: Prefer = "memory",
     seed: int = 0,
     versions: Versions = "current",
     scores: Scores = "whole",
 ) -> Ranking:
     """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
-    holdings = store.holdings(store.require_experiment(experiment))
+    experiment_id = store.require_experiment(experiment)
+    holdings = store.holdings(experiment_id)
     return rank_holdings(
         experiment,
         holdings,
@@ -150,9 +187,13 @@ def rank(
         rubric,
         weights=weights,
         judges=judges,
+        references=references,
+        margin=margin,
+        prefer=prefer,
         seed=seed,
         versions=versions,
         scores=scores,
+        race=record.read(store, experiment_id, rubric.hash),
     )
 
 
@@ -164,21 +205,28 @@ def rank_holdings(
     *,
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
+    references: Sequence[str] = (),
+    margin: float = 0.0,
+    prefer: Prefer = "memory",
     seed: int = 0,
     versions: Versions = "current",
     scores: Scores = "whole",
+    race: record.Race | None = None,
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
-    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. Raises InputError for an unknown judge or criterion.
+    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. `race` is
+    the record of an experiment in rounds; looks not on record yet are taken, not recorded. `margin` is in points, 0 for the rubric's
+    own. Raises InputError for an unknown judge or criterion.
     """
     board = census.on_board(versions)
     cells = [entry.cell for _, entries in board for entry in entries]
     weighting = weights_of(rubric, weights)
     who = Judges(cells, rubric.hash)
-    counting = who.counting(judges)
+    counting = who.counting((*references, *judges) if references and judges else judges)
+    counting |= who.counting(references) if references else {}
     records = {cell.run.run_id: who.records(cell, counting) for cell in cells}
     warnings = _warnings(cells, census, records, who, judges, versions)
     if scores == "expected":
@@ -186,21 +234,25 @@ def rank_holdings(
     groups = [_group(info, entries, records, scores) for info, entries in board]
     same = same_tips(board)
     warnings += [_same_words(rows) for rows in same]
-    scenarios = sorted({s for g in groups for s in g.by_scenario})
-    vector = np.array([weighting[c.id] for c in rubric.criteria])
-    column_of = {scenario: column for column, scenario in enumerate(scenarios)}
-    means = np.full((len(groups), len(scenarios)), np.nan)
-    for row, group in enumerate(groups):
-        for scenario, given in group.by_scenario.items():
-            means[row, column_of[scenario]] = float((np.array(given) @ vector).mean())
-    comparison = compare_cells(means, seed=seed, confidence=CONFIDENCE)
+    opinion = _opinion(board, records, rubric, weighting, references, judges, seed, scores)
+    comparison = opinion.comparison
+    warnings += opinion.warnings
     twins = {one.key: [other.key for other in rows if other is not one] for rows in same for one in rows}
-    rows = [
-        _cell(group, means[i], comparison, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)
-    ]
-    rows = _with_pareto([rows[i] for i in comparison.order])
+    rows = [_cell(group, opinion, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)]
+    places = [int(i) for i in comparison.order]
+    rows = _with_pareto([rows[i] for i in places])
     warnings += _unlike_memory(rows)
     agreement, summaries = _judges(cells, records, rubric, warnings)
+    summaries = _with_biases(summaries, opinion, [groups[i].info for i in range(len(groups))])
+    warnings += _cautions(rows, summaries, groups, records)
+    margin = rubric.margin(margin)
+    drawn = bool(references) and _drawn(holdings, references, board, records)
+    if opinion.reference is not None and not drawn:
+        warnings.append(
+            f"The scores of {', '.join(opinion.reference.judges)} are not a sample drawn at random that is complete; they are taken "
+            "for representative. tipbench judge export --sample draws one."
+        )
+    choice = _choice(rows, [i for i in places if not np.isnan(comparison.mean[i])], opinion, margin, prefer)
     leaderboard = Leaderboard(
         experiment=experiment,
         created_at=datetime.now(UTC).replace(microsecond=0),
@@ -211,19 +263,32 @@ def rank_holdings(
         criteria=tuple(c.id for c in rubric.criteria),
         weights=weighting,
         method=(
-            "95% t interval on scenario means; differences to the leader paired by scenario, with an all-pairs max-T "
-            "correction that pays for the number of cells and for choosing the leader by looking; rank intervals and "
-            "P(best) from a paired bootstrap over scenarios."
+            "95% t interval on scenario means; differences paired by scenario, with an all-pairs max-T correction that pays "
+            "for the number of cells and for choosing the leader by looking; rank limits count what that shows; P(best) from a "
+            "paired bootstrap over scenarios."
+            + (
+                " Composites and differences are what the reference judges would have said of everything: prediction-powered "
+                "inference (PPI++) from their scores on a part and another judge's on all."
+                if opinion.reference is not None
+                else ""
+            )
         ),
         confidence=CONFIDENCE,
         seed=seed,
         judges=summaries,
         agreement=agreement,
+        reference=_reference(opinion, drawn),
+        margin=margin,
+        prefer=prefer,
+        recommended=choice if isinstance(choice, Recommended) else None,
+        nearest=choice if isinstance(choice, Nearest) else None,
         warnings=tuple(warnings),
         refused=tuple(Refusal(model=m, reason=r) for m, r in sorted(census.refused.items())),
         receipt=_receipt(holdings.collections),
         cells=tuple(rows),
     )
+    if race is not None and race.members:
+        leaderboard = in_rounds(leaderboard, stand(census, rubric, race, margin=margin))
     leaderboard = leaderboard.model_copy(update={"headline": headline(leaderboard)})
     shown = [(i, e.cell, tuple(records[e.run_id])) for i, es in board for e in es if e.cell.n_candidates]
     return Ranking(
@@ -268,12 +333,6 @@ def _warnings(
             f"{len(census.twins)} cells were collected twice; of each, one counts ({names}"
             f"{', …' if len(census.twins) > 3 else ''}). tipbench status --json names the runs."
         )
-    coverage = Counter(r.judge for rs in records.values() for r in rs for _ in r.scores)
-    if len(set(coverage.values())) > 1:
-        shares = ", ".join(f"{j}: {n}" for j, n in coverage.most_common())
-        found.append(
-            f"The judges did not score the same number of candidates ({shares}); leniency may colour the means."
-        )
     return found
 
 
@@ -314,9 +373,9 @@ def _group(
     for entry in entries:
         group.runs.append(entry.cell)
         per_candidate: dict[int, list[tuple[float, ...]]] = defaultdict(list)
-        for record in records[entry.run_id]:
-            for index, whole in record.scores.items():
-                per_candidate[index].append(record.expected.get(index, whole) if wanted == "expected" else whole)
+        for one in records[entry.run_id]:
+            for index, whole in one.scores.items():
+                per_candidate[index].append(one.expected.get(index, whole) if wanted == "expected" else whole)
         for all_scores in per_candidate.values():
             group.by_scenario[entry.column].append(
                 all_scores[0]
@@ -335,23 +394,59 @@ def _without_expected(records: Mapping[str, Sequence[ScoreRecord]]) -> list[str]
     return [f"Whole scores stand in where a judge gave no expected ones: {left}."] if left else []
 
 
+def _opinion(
+    board: Sequence[tuple[RowInfo, Sequence[Entry]]],
+    records: Mapping[str, Sequence[ScoreRecord]],
+    rubric: Rubric,
+    weighting: Mapping[str, float],
+    references: Sequence[str],
+    judges: Sequence[str],
+    seed: int,
+    scores: Scores,
+) -> Opinion:
+    """Whose opinion the board is, and what it says; cells in the order of the board."""
+    columns = sorted({e.column for _, entries in board for e in entries if e.cell.n_candidates})
+    rows = Rows(
+        [
+            [(e.column, e.cell.n_candidates, records[e.run_id]) for e in entries if e.cell.n_candidates]
+            for _, entries in board
+        ],
+        columns,
+    )
+    criteria = [c.id for c in rubric.criteria]
+    table = tabulate(rows, criteria, expected=scores == "expected")
+    weights = np.array([weighting[c] for c in criteria])
+    bounds = (float(rubric.scale_min), float(rubric.scale_max))
+    if not references:
+        return of_judges(table, weights, seed=seed, confidence=CONFIDENCE, bounds=bounds)
+    named = [name.partition("@")[0] if name not in table.judges else name for name in references]
+    others = [name.partition("@")[0] if name not in table.judges else name for name in judges]
+    return of_references(
+        table,
+        weights,
+        named,
+        others=[name for name in others if name not in named],
+        seed=seed,
+        confidence=CONFIDENCE,
+        bounds=bounds,
+    )
+
+
 def _cell(
     group: _Group,
-    means: np.ndarray[tuple[int], np.dtype[np.float64]],
-    comparison: Comparison,
+    opinion: Opinion,
     i: int,
     rubric: Rubric,
     same: Sequence[tuple[str, str, str]],
 ) -> Cell:
-    interval = scenario_interval(means, confidence=CONFIDENCE, bounds=(rubric.scale_min, rubric.scale_max))
-    criteria: dict[str, float | None] = {}
-    for position, criterion in enumerate(rubric.criteria):
-        per_scenario = [statistics.fmean(s[position] for s in scores) for scores in group.by_scenario.values()]
-        criteria[criterion.id] = statistics.fmean(per_scenario) if per_scenario else None
+    interval, comparison = opinion.cells[i], opinion.comparison
+    criteria: dict[str, float | None] = {
+        criterion.id: _float(opinion.criteria[i, position]) for position, criterion in enumerate(rubric.criteria)
+    }
     info = group.info
     n_expected = max(sum(info.expected.values()), sum(c.n_candidates for c in group.runs if c.finished))
     n_judged = sum(len(scores) for scores in group.by_scenario.values())
-    judged = n_judged > 0
+    judged = interval.mean is not None
     failures = Counter(c.failure.reason for c in group.runs if c.failure is not None)
     return Cell(
         model=info.model,
@@ -363,7 +458,8 @@ def _cell(
             options=dict(zip(OPTIONS, info.row.options, strict=True)),
             same_tips=tuple(" | ".join(part for part in key if part) for key in same),
         ),
-        rank=int(comparison.rank[i]),
+        rank=None if i in opinion.unranked else int(comparison.rank[i]),
+        unranked=opinion.unranked.get(i, ""),
         rank_low=_int(comparison.rank_low[i]) if judged else None,
         rank_high=_int(comparison.rank_high[i]) if judged else None,
         composite=interval.mean,
@@ -440,6 +536,132 @@ def _with_pareto(rows: Sequence[Cell]) -> list[Cell]:
     ]
 
 
+def _cautions(
+    rows: Sequence[Cell],
+    summaries: Sequence[JudgeSummary],
+    groups: Sequence[_Group],
+    records: Mapping[str, Sequence[ScoreRecord]],
+) -> list[str]:
+    """What should make a reader wary of these scores."""
+    judged = [c for c in rows if c.composite is not None]
+    found = few_scenarios(max((c.n_scenarios for c in judged), default=0))
+    found += of_one_family([(j.name, j.kind) for j in summaries], [c.model for c in judged])
+    for judge in summaries:
+        runs = [
+            (
+                run.scenario,
+                statistics.fmean(v for s in record.scores.values() for v in s),
+                run.run.metrics["mean_words"],
+            )
+            for group in groups
+            for run in group.runs
+            if "mean_words" in run.run.metrics
+            for record in records[run.run.run_id]
+            if record.judge == judge.name and record.scores
+        ]
+        found += follow_length(judge.name, runs) if judge.kind in ("llm", "agent") else []
+    return found
+
+
+def _reference(opinion: Opinion, drawn: bool) -> Reference | None:
+    one = opinion.reference
+    if one is None:
+        return None
+    return Reference.model_validate(
+        {
+            "judges": one.judges,
+            "others": one.others,
+            "n_scenarios": one.scenarios,
+            "n_alone": one.alone,
+            "share": one.share,
+            "lambda": one.weight,
+            "worth": one.worth,
+            "drawn": drawn,
+        }
+    )
+
+
+def _with_biases(
+    summaries: Sequence[JudgeSummary], opinion: Opinion, infos: Sequence[RowInfo]
+) -> tuple[JudgeSummary, ...]:
+    """The summaries with each judge's bias against the references."""
+    found = {one.judge: one.bias for one in opinion.biases}
+
+    def body(bias: Bias) -> JudgeBias:
+        return JudgeBias(
+            level=bias.level.mean,
+            ci_low=bias.level.low,
+            ci_high=bias.level.high,
+            cells=tuple(
+                CellBias(
+                    model=info.model,
+                    prompt=info.prompt,
+                    variant=info.variant,
+                    value=interval.mean,
+                    ci_low=interval.low,
+                    ci_high=interval.high,
+                )
+                for info, interval in zip(infos, bias.cells, strict=True)
+                if interval.mean is not None
+            ),
+        )
+
+    return tuple(
+        one.model_copy(update={"bias": body(found[one.name])}) if one.name in found else one for one in summaries
+    )
+
+
+def _choice(
+    rows: Sequence[Cell], tested: Sequence[int], opinion: Opinion, margin: float, prefer: Prefer
+) -> Recommended | Nearest | None:
+    """The cheapest cell that is good enough, else the cheapest that may be; None where there is no choice.
+
+    `rows` stand in the board's order and `tested` are the cells with a composite, in that order, by their number in the opinion.
+    """
+    judged = list(rows[: len(tested)])
+    if len(judged) < 2:
+        return None
+    # The tests leave out cells without a composite and keep the order in which the cells came in.
+    came = sorted(range(len(tested)), key=lambda place: tested[place])
+    cells = [judged[place] for place in came]
+    cost = [c.seconds_per_tip if prefer == "speed" else c.peak_memory_bytes for c in cells]
+    price = np.array([np.nan if value is None else value for value in cost], dtype=float)
+    n_scenarios = max(c.n_scenarios for c in cells)
+    if opinion.reference is not None:
+        n_scenarios = opinion.reference.scenarios
+    found = choose(opinion.comparison.pairs, price, margin, n_scenarios=n_scenarios)
+    what = "least time a tip" if prefer == "speed" else "least memory"
+    if found.cell is not None:
+        cell = cells[found.cell]
+        known = f"the {what} of those" if not np.isnan(price[found.cell]) else f"the {what} is not known"
+        low = np.delete(opinion.comparison.pairs.low[found.cell], found.cell).min()
+        why = (
+            f"at most {max(-float(low), 0.0):.2f} points behind any other cell, with {CONFIDENCE:.0%} confidence for all cells at "
+            f"once, which is less than the margin of {margin:.2f}; {known}"
+        )
+        return Recommended(model=cell.model, prompt=cell.prompt, variant=cell.variant, why=why)
+    if found.candidate is None:
+        return None
+    cell = cells[found.candidate]
+    kind = "reference scenarios" if opinion.reference is not None else "scenarios"
+    why = f"{what} of the cells that may be within {margin:.2f} points of the best; " + (
+        f"to tell takes about {found.scenarios} {kind}"
+        if found.scenarios is not None
+        else "no number of scenarios that can be named would tell"
+    )
+    return Nearest(model=cell.model, prompt=cell.prompt, variant=cell.variant, scenarios=found.scenarios, why=why)
+
+
+def _drawn(
+    holdings: Holdings,
+    references: Sequence[str],
+    board: Sequence[tuple[RowInfo, Sequence[Entry]]],
+    records: Mapping[str, Sequence[ScoreRecord]],
+) -> bool:
+    """Is there a request for a random sample, of which the references have scored every tip that is on the board?"""
+    return False
+
+
 def _judges(
     cells: Sequence[CellRecord],
     records: Mapping[str, Sequence[ScoreRecord]],
@@ -449,7 +671,9 @@ def _judges(
     """Agreement and judge summaries; weak ones add a warning."""
     rated = ratings(cells, records)
     kinds = {r.judge: r.kind for rs in records.values() for r in rs}
-    consistency = {c.judge: c.exact for c in self_consistency(rated)}
+    repeated = self_consistency(rated)
+    warnings += unsteady(repeated)
+    consistency = {c.judge: c.exact for c in repeated}
     summaries = tuple(
         JudgeSummary(
             name=judge,
@@ -527,6 +751,8 @@ def _state(
             for c in cells
         ],
         [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__, scores],
+        [leaderboard.margin, leaderboard.prefer, leaderboard.reference and leaderboard.reference.judges],
+        leaderboard.race.model_dump(mode="json") if leaderboard.race else None,
     ]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 

@@ -8,6 +8,15 @@ independent, so the unit is always the scenario: its mean score per cell goes in
 from __future__ import annotations
 
 from tipbench.stats.cells import Comparison, compare_cells, differences_to_leader, pareto_front
+from tipbench.stats.effects import (
+    MIN_SHARED_SCENARIOS,
+    Judged,
+    LeftOut,
+    Scale,
+    compare_judged,
+    one_scale,
+    within_scenario,
+)
 from tipbench.stats.intervals import Interval, clustered_se, scenario_interval
 from tipbench.stats.pairs import AllPairs, Choice, choose, compare_pairs, rank_limits
 from tipbench.stats.planning import (
@@ -30,6 +39,7 @@ from tipbench.stats.ppi import (
 
 __all__ = [
     "MIN_REFERENCE_SCENARIOS",
+    "MIN_SHARED_SCENARIOS",
     "SD_INTERACTION",
     "SD_JUDGE",
     "SD_TIP",
@@ -39,19 +49,25 @@ __all__ = [
     "Comparison",
     "Estimate",
     "Interval",
+    "Judged",
+    "LeftOut",
+    "Scale",
     "TooFewReferences",
     "VarianceComponents",
     "bias",
     "choose",
     "clustered_se",
     "compare_cells",
+    "compare_judged",
     "compare_pairs",
     "difference_tests",
     "differences_to_leader",
     "estimate",
     "minimum_detectable_difference",
+    "one_scale",
     "pareto_front",
     "rank_limits",
     "scenario_interval",
     "variance_components",
+    "within_scenario",
 ]

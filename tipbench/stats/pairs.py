@@ -138,12 +138,13 @@ def choose(pairs: AllPairs, cost: npt.ArrayLike, margin: float, *, n_scenarios: 
     known = ~np.isnan(pairs.low)
     with np.errstate(invalid="ignore"):
         near: BoolArray = (pairs.low > -margin) | ~others
-        far: BoolArray = (pairs.high < -margin) & others & known
+        far: BoolArray = np.asarray((pairs.high < -margin) & others & known)
     good: BoolArray = np.asarray(near.all(axis=1))
     for cell in order:
         if good[cell]:
             return Choice(int(cell), None, None)
-    open_cells = [int(cell) for cell in order if not far[cell].any()]
+    excluded: BoolArray = np.asarray(far.any(axis=1))
+    open_cells = [int(cell) for cell in order if not excluded[cell]]
     if not open_cells:
         return Choice(None, None, None)
     return Choice(None, open_cells[0], _scenarios_to_tell(pairs, open_cells[0], margin, n_scenarios))

@@ -41,6 +41,9 @@ from tipbench.stats.pairs import AllPairs, assess, compare_pairs
 MIN_REFERENCE_SCENARIOS = 6
 """With fewer, intervals were measured to lose their level (bench/simulate_judges.py)."""
 
+LIKENESS = 0.3
+"""Correlation of the judges for which the null distribution is simulated: there the critical value is largest."""
+
 
 class TooFewReferences(ValueError):
     """The references scored fewer than `MIN_REFERENCE_SCENARIOS` scenarios of every cell; `n` is the most of any cell."""
@@ -318,15 +321,14 @@ def _plain(x: FloatArray) -> tuple[FloatArray, BoolArray]:
 
 
 def _null(z: _Centred, draws: int, seed: int) -> FloatArray:
-    """The null distribution for this board: how alike the judges are, as the data say, in coarse steps.
+    """The null distribution for this board: its design, and the spreads of the two judges as the data say, in coarse steps.
 
-    The critical value hardly depends on them, and steps let boards of one design share a simulation.
+    The critical value hardly depends on how alike the judges are, and is largest for a weak likeness: that is what is
+    simulated, so that no estimate of it is needed. Steps let boards of one design share a simulation.
     """
-    yy = _product(z.y, z.y, z.masks.reference)
-    ff = _product(z.shared, z.shared, z.masks.reference)
-    yf = _product(z.y, z.shared, z.masks.reference)
-    of_same = _product(z.same, z.same, z.masks.same)
-    correlation = float(yf / np.sqrt(yy * ff)) if yy * ff > 0 else 0.0
+    yy = float(_product(z.y, z.y, z.masks.reference))
+    ff = float(_product(z.shared, z.shared, z.masks.reference))
+    of_same = float(_product(z.same, z.same, z.masks.same))
     ratio = float(np.sqrt(ff / yy)) if yy * ff > 0 else 1.0
     part = float(np.clip(of_same / ff, 0.1, 1)) if ff > 0 else 1.0
     steps = round(2 * float(np.log2(np.clip(ratio, 0.125, 8))))
@@ -334,31 +336,30 @@ def _null(z: _Centred, draws: int, seed: int) -> FloatArray:
     most = max(min(draws, NULL_WORK // n_cells**2), min(draws, MIN_NULL_DRAWS))
     order = np.lexsort(np.hstack([z.masks.reference, z.masks.same, z.masks.alone]).T)
     masks = tuple((m[order].tobytes(), m.shape) for m in (z.masks.reference, z.masks.same, z.masks.alone))
-    return _simulated(masks, round(correlation, 1), 2 ** (steps / 2), round(part, 1), most, seed)
+    return _simulated(masks, 2 ** (steps / 2), round(part, 1), most, seed)
 
 
 @lru_cache(maxsize=256)
 def _simulated(
-    keys: Sequence[tuple[bytes, tuple[int, int]]], correlation: float, ratio: float, part: float, draws: int, seed: int
+    keys: Sequence[tuple[bytes, tuple[int, int]]], ratio: float, part: float, draws: int, seed: int
 ) -> FloatArray:
     """Sorted draws of max |t| over all pairs when every cell is equal, λ estimated and cut off in each.
 
     Residuals are normal: the other judge's on all tips, `part` of the variance of its residuals on the references' tips,
-    which have this `correlation` with the references' and are `ratio` times as spread.
+    which have the correlation `LIKENESS` with the references' and are `ratio` times as spread.
     """
     masks = _Masks(*(np.frombuffer(key, dtype=bool).reshape(shape) for key, shape in keys))
     n_cells, n = masks.reference.shape
     m = masks.alone.shape[1]
     rng = np.random.default_rng([seed, 4])
     chunk = max(1, CHUNK // (n_cells * max(n_cells, n + m)))
-    correlation = min(max(correlation, -0.99), 0.99)
     maxima = []
     for start in range(0, draws, chunk):
         size = min(chunk, draws - start)
         f, g, e = (rng.standard_normal((size, n_cells, k), dtype=np.float32) for k in (n + m, n, n))
         every = np.float32(np.sqrt(part)) * f
         shared = every[..., :n] + np.float32(np.sqrt(1 - part)) * g
-        y = np.float32(correlation) * shared + np.float32(np.sqrt(1 - correlation**2)) * e
+        y = np.float32(LIKENESS) * shared + np.float32(np.sqrt(1 - LIKENESS**2)) * e
         every, shared = np.float32(ratio) * every, np.float32(ratio) * shared
         z = _Centred(
             centred_by_scenario(y, masks.reference),

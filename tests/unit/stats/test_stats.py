@@ -181,8 +181,10 @@ def test_results_hang_together(seed: int, cells: int, scenarios: int, holes: flo
     known = ~np.isnan(found.rank_low)
     assert (found.rank_low[known] <= found.rank[known]).all()
     assert (found.rank[known] <= found.rank_high[known]).all()
-    assert (known[scored] == ((~np.isnan(x[scored])).sum(axis=1) > 1)).all() or scored.sum() == 1
-    if known[scored].all() and scored.any():
+    often = (~np.isnan(x[scored])).sum(axis=1) > 1
+    assert (known[scored] == found.pairs.testable).all() or scored.sum() == 1
+    assert (~np.isnan(found.p_best[scored]) == often).all() or scored.sum() == 1
+    if often.all() and scored.any():
         assert found.p_best[scored].sum() == pytest.approx(1)
     for i in range(cells):
         excludes_zero = found.diff_low[i] > 0 or found.diff_high[i] < 0
@@ -223,17 +225,21 @@ def test_the_seed_decides_the_draws() -> None:
     assert (compare_cells(x, seed=5).p_best != compare_cells(x, seed=6).p_best).any()
 
 
-def test_ranks_are_a_paired_bootstrap_over_scenarios() -> None:
+def test_p_best_is_a_paired_bootstrap_over_scenarios() -> None:
     x = scores(4, seed=12)
     found = compare_cells(x, seed=0)
     rng = np.random.default_rng(77)
     drawn = np.array([x[:, rng.integers(0, 8, 8)].mean(axis=1) for _ in range(4000)])
-    ranks = (-drawn).argsort(axis=1).argsort(axis=1) + 1
-    np.testing.assert_allclose(found.p_best, (ranks == 1).mean(axis=0), atol=0.03)
-    expected = np.quantile(ranks, [0.025, 0.975], axis=0, method="inverted_cdf")
-    assert (np.abs(found.rank_low - expected[0]) <= 1).all()
-    assert (np.abs(found.rank_high - expected[1]) <= 1).all()
-    assert (found.rank_low == expected[0]).sum() + (found.rank_high == expected[1]).sum() >= 7
+    np.testing.assert_allclose(found.p_best, (drawn.argmax(axis=1)[:, None] == np.arange(4)).mean(axis=0), atol=0.03)
+
+
+def test_rank_limits_count_what_was_tested() -> None:
+    x = scores(4, 8, spread=0.15) - np.array([0.0, 0.0, 1.0, 2.0])[:, None]
+    found = compare_cells(x, seed=0)
+    better = found.pairs.better
+    np.testing.assert_array_equal(found.rank_low, 1 + better.sum(axis=0))
+    np.testing.assert_array_equal(found.rank_high, 4 - better.sum(axis=1))
+    assert found.rank_low[2:].tolist() == [3, 4] and (found.rank_high >= found.rank).all()
 
 
 def test_cells_that_are_alike_share_first_place() -> None:
