@@ -160,5 +160,4 @@ def pareto_front(quality: npt.ArrayLike, speed: npt.ArrayLike, memory: npt.Array
 
 def _dominate(cells: FloatArray, one: FloatArray, slack: FloatArray) -> BoolArray:
     """Which of the cells (C, F) are as good as `one` (F,) everywhere and better somewhere, by more than `slack`; more is better."""
-    found: BoolArray = (cells >= one - slack).all(axis=1) & (cells > one + slack).any(axis=1)
-    return found
+    return np.asarray((cells >= one - slack).all(axis=1) & (cells > one + slack).any(axis=1), dtype=bool)
