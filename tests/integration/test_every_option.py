@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from tipbench.cli import cli
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 RUNNER = CliRunner()
 EXPERIMENT = "tip-bench-every"

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import clean_env, command_line
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 
 class Shell:
@@ -30,7 +30,7 @@ class Shell:
 
     def types(self, line: str, code: int = 0) -> str:
         done = subprocess.run(
-            line, shell=True, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=240
+            line, shell=True, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=900
         )
         assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
