@@ -39,7 +39,7 @@ def shown(value: object) -> str:
         # Python refuses to write out ints of thousands of digits.
         return f"a number of about {int(math.log10(abs(value))) + 1} digits"
     text = str(value) if isinstance(value, int | float) else repr(value)
-    return text if len(text) <= 60 else text[:40] + f"… ({len(text)} characters)"
+    return text if len(text) <= 60 else text[:40] + f"… ({len(str(value))} characters)"
 
 
 def whole(value: Any) -> int:

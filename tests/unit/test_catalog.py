@@ -262,9 +262,10 @@ def test_a_template_that_is_wrong_in_any_way_is_a_fault_with_line_and_field(
 
 
 def test_scenarios_that_become_the_same_chat_are_named(tmp_path: Path) -> None:
-    one, two = SCENARIOS[0].id, SCENARIOS[1].id
-    text = f'name: mine\nuser: \'{{{{ situation if title != "{SCENARIOS[1].title}" else "{SCENARIOS[0].situation}" }}}}\'\n'
-    assert f"the scenarios {one} and {two} get the same text" in prompt_fault(tmp_path, text)
+    one, two = SCENARIOS[:2]
+    same = f"situation if title != {json.dumps(two.title)} else {json.dumps(one.situation)}"
+    text = f"name: mine\nuser: |\n  {{{{ {same} }}}}\n"
+    assert f"the scenarios {one.id} and {two.id} get the same text" in prompt_fault(tmp_path, text)
 
 
 def test_a_fault_that_only_one_scenario_brings_out_names_it(tmp_path: Path) -> None:

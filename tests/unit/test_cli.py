@@ -163,3 +163,113 @@ def test_a_judge_without_ollama_does_not_care_how_many_there_are(tmp_path: Path)
         cli, ["judge", "score", str(tmp_path / "judge.json"), "--with", "baseline", "--ollama-url", two]
     )
     assert done.exit_code == 2 and "judge.json" in done.output and "LEASE" not in done.output
+
+
+def _options() -> list[tuple[tuple[str, ...], click.Option]]:
+    found = []
+    for path in _commands(cli):
+        command: click.Command = cli
+        for name in path:
+            assert isinstance(command, click.Group)
+            command = command.commands[name]
+        found += [(path, p) for p in command.params if isinstance(p, click.Option)]
+    return found
+
+
+def _value(option: click.Option, again: bool = False) -> str:
+    """Something that the option takes."""
+    if isinstance(option.type, click.Choice):
+        return str(option.type.choices[0])
+    if isinstance(option.type, click.Path):
+        return __file__ if option.type.exists else "there"
+    name = option.name or ""
+    if name in KEYS:
+        return str(KEYS[name].default) or {"memory_limit": "2Gi"}.get(name, "there")
+    return {"weights": "tone=1" if again else "relevance=1", "repeats": "5%"}.get(name, "1")
+
+
+@pytest.mark.parametrize(
+    ("path", "option"), _options(), ids=lambda v: " ".join(v) if isinstance(v, tuple) else v.opts[0]
+)
+def test_an_option_given_twice_adds_up_or_is_refused(path: tuple[str, ...], option: click.Option) -> None:
+    command: click.Command = cli
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    required = [
+        w
+        for p in command.params
+        if p.required
+        for w in ([p.opts[0], _value(p)] if isinstance(p, click.Option) else [__file__])
+    ]
+    if path == ("schema",):
+        required = ["config"]
+    if option.required:
+        required = required[2:]
+    if option.is_flag:
+        twice = [option.opts[0], (option.secondary_opts or option.opts)[0]]
+    else:
+        twice = [option.opts[0], _value(option), option.opts[0], _value(option, again=True)]
+    try:
+        context = command.make_context(path[-1], [*required, *twice], resilient_parsing=False)
+    except click.UsageError as error:
+        assert "is given 2 times; give it once" in str(error) and option.opts[0] in str(error)
+    else:
+        value = context.params[option.name or ""]
+        assert (option.multiple and len(value) == 2) or (option.is_flag and not option.secondary_opts and value is True)
+
+
+def test_lists_that_are_given_twice_are_one_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(
+        "tipbench.cli.collecting.collect_cells", lambda config, quiet: seen.update(config=config) or sys.exit(0)
+    )
+    words = ["collect", "--models", "a", "--models", "b,c", "--prompts", "v1", "--prompts", "v2-mentor"]
+    assert CliRunner().invoke(cli, words).exit_code == 0
+    assert seen["config"].model_list == ("a", "b", "c") and seen["config"].prompt_list == ("v1", "v2-mentor")
+    assert CliRunner().invoke(cli, ["collect"], env={"TIPBENCH_MODELS": "a, b"}).exit_code == 0
+    assert seen["config"].model_list == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--weights", "relevance=1", "--weights", "relevance=2"], "relevance has two weights"),
+        (["--weights", "relevance=nan"], "relevance: needs a number, not 'nan'"),
+        (["--weights", "relevance=1e400"], "relevance: needs a finite number"),
+        (["--weights", "relevance=0,7"], "write it like relevance=2"),
+        (["--weights", "relevance="], "relevance: is empty"),
+        (["--weights", ""], "write it like relevance=2"),
+        (["--seed", "-1"], "-1 is too small"),
+        (["--seed", "9" * 500], "500"),
+        (["--seed", ""], "is empty"),
+    ],
+    ids=range(9),
+)
+def test_a_number_that_is_none_is_named_with_its_option(words: list[str], fault: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["compare", "--mlflow-url", str(tmp_path / "store"), *words])
+    assert done.exit_code == 2 and fault in " ".join(done.output.split()), done.output
+    assert words[0] in done.output and len(done.output) < 600
+
+
+def test_a_fault_in_a_variable_names_the_variable() -> None:
+    done = CliRunner().invoke(cli, ["collect"], env={"TIPBENCH_N_TIPS": "3m"})
+    assert done.exit_code == 2 and "TIPBENCH_N_TIPS" in done.output and "'3m'" in done.output
+    done = CliRunner().invoke(cli, ["collect"], env={"TIPBENCH_N_TIPS": "999", "TIPBENCH_MEMORY_LIMIT": "2gb"})
+    assert "n_tips (TIPBENCH_N_TIPS): 999 is too large" in done.output
+    assert "memory_limit (TIPBENCH_MEMORY_LIMIT): '2gb' does not fit" in done.output
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_config_file_of_any_editor_is_read(tmp_path: Path, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    monkeypatch.setattr(
+        "tipbench.cli.collecting.collect_cells", lambda config, quiet: seen.update(config=config) or sys.exit(0)
+    )
+    for name, text in (("c.yaml", "n_tips: 2\r\n"), ("c.json", '{\t"n_tips": 2e0}')):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        assert CliRunner().invoke(cli, ["collect", "--config", str(tmp_path / name)]).exit_code == 0
+        assert seen["config"].n_tips == 2
+    (tmp_path / "c.yaml").write_text("n_tips: 2\nn_tips: 3\n")
+    done = CliRunner().invoke(cli, ["collect", "--config", str(tmp_path / "c.yaml")])
+    assert done.exit_code == 2 and "line 2, n_tips: the key stands twice" in done.output

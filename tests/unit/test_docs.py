@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
-from tipbench.cli import EXIT_CODES
+from tipbench.cli import EXIT_CODES, cli
 from tipbench.config import KEYS, type_of
 from tipbench.engines.ollama import Limits
 from tipbench.judging.validate import MAX_BYTES, MAX_DEPTH, MAX_FAULTS
@@ -67,3 +69,36 @@ def test_links_lead_to_files_that_are_there(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
     local = [target for target in targets if not target.startswith(("http://", "https://"))]
     assert [target for target in local if not (path.parent / target).exists()] == []
+
+
+def printed_commands() -> list[tuple[str, str]]:
+    """(page, command) of every `tipbench …` that README and docs print: in a block, over several lines, or within a sentence."""
+    found = []
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        lines = re.findall(r"^\s*(?:\$ )?(?:\.venv/bin/)?(tipbench [a-z-].*)$", text, re.MULTILINE)
+        lines += re.findall(r"`(?:\.venv/bin/)?(tipbench [a-z-][^`]*)`", text)
+        for line in lines:
+            # A sentence that begins with the program's name has words that no command has.
+            command = re.split(r"\s#|[;&|>]|, `", line)[0].strip()
+            if command.split()[1] in cli.commands and "…" not in command and "..." not in command:
+                found.append((path.name, " ".join(command.split())))
+    return list(dict.fromkeys(found))
+
+
+@pytest.mark.parametrize(("page_name", "line"), printed_commands(), ids=lambda value: value)
+def test_every_command_that_is_printed_can_be_typed(page_name: str, line: str) -> None:
+    command: click.Command = cli
+    words = shlex.split(line)[1:]
+    while isinstance(command, click.Group) and words and words[0] in command.commands:
+        command = command.commands[words.pop(0)]
+    if isinstance(command, click.Group) or (not words and any(p.required for p in command.params)):
+        return  # named, not called
+    try:
+        command.make_context(line, words)
+    except click.BadParameter as error:
+        assert "does not exist" in str(error), f"{page_name}: {line}: {error}"
+
+
+def test_commands_are_found_where_they_are_printed() -> None:
+    assert len(printed_commands()) > 30

@@ -9,7 +9,6 @@ import click
 
 from tipbench.cli.options import config_options, json_option
 from tipbench.cli.printing import print_json
-from tipbench.cli.root import Command
 from tipbench.cli.services import claimed, engine_of, store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_SOME_FAILED
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
     from tipbench.store import Store
 
 
-@click.command(
-    cls=Command, epilog="\b\nExample:\n  tipbench collect --models qwen2.5:0.5b,gemma3:1b --n-scenarios 2 --n-tips 3"
-)
+@click.command(epilog="\b\nExample:\n  tipbench collect --models qwen2.5:0.5b,gemma3:1b --n-scenarios 2 --n-tips 3")
 @config_options()
 @json_option
 def collect(config: Config, as_json: bool) -> None:

@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from tipbench.cli.options import config_options, json_option, parse_weights, weights_option, whole_number
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    parse_weights,
+    weights_option,
+    whole_number,
+)
 from tipbench.cli.printing import console
-from tipbench.cli.root import Command
 from tipbench.cli.services import store_of, tell_once
 from tipbench.config import Config, split_list
 from tipbench.errors import EXIT_GATE, InputError
@@ -21,7 +26,6 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Command,
     short_help="Rank the cells: the leaderboard with error bars.",
     epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
 )

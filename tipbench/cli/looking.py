@@ -9,14 +9,12 @@ import click
 
 from tipbench.cli.options import config_options, json_option, number_between, whole_number
 from tipbench.cli.printing import console, print_json
-from tipbench.cli.root import Command
 from tipbench.cli.services import engine_of, store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_UNREACHABLE
 
 
 @click.command(
-    cls=Command,
     short_help="What the engine has, and what the policy says.",
     epilog="\b\nExamples:\n  tipbench models --memory-limit 2Gi\n  tipbench models --fits 1Gi",
 )
@@ -54,7 +52,6 @@ def models(config: Config, fits_in: str, as_json: bool) -> None:
 
 
 @click.command(
-    cls=Command,
     short_help="What counts of an experiment, what is judged, and what waits.",
     epilog="\b\nExample:\n  tipbench status --experiment tip-bench-auto",
 )
@@ -78,7 +75,6 @@ def status(config: Config, asked_for: str, as_json: bool) -> None:
 
 
 @click.command(
-    cls=Command,
     name="next",
     short_help="What an experiment in rounds needs next, or why it stops.",
     epilog="\b\nExample:\n  tipbench next --experiment tip-bench-auto",
@@ -114,7 +110,6 @@ def next_(config: Config, take_back: str, name: str, reason: str, as_json: bool)
 
 
 @click.command(
-    cls=Command,
     short_help="How small a difference a design could detect.",
     epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
 )
@@ -148,7 +143,7 @@ def plan(config: Config, judges: int, power: float, from_data: bool, as_json: bo
         stage.render(result, console())
 
 
-@click.command(cls=Command, epilog="\b\nExample:\n  tipbench doctor --mlflow-url http://localhost:5000")
+@click.command(epilog="\b\nExample:\n  tipbench doctor --mlflow-url http://localhost:5000")
 @config_options()
 @json_option
 def doctor(config: Config, as_json: bool) -> None:
@@ -163,7 +158,7 @@ def doctor(config: Config, as_json: bool) -> None:
     sys.exit(EXIT_UNREACHABLE if result.unreachable else 2 if result.failed else 0)
 
 
-@click.command(cls=Command, epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
+@click.command(epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
 @click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell", "status"]))
 def schema(name: str) -> None:
     """Print the JSON schema of what crosses tipbench's borders."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
 from typing import Any
 
@@ -9,7 +10,8 @@ import click
 
 from tipbench import __version__
 from tipbench.ending import INTERRUPTED, WORDS
-from tipbench.errors import TipbenchError
+from tipbench.errors import EXIT_USAGE, TipbenchError
+from tipbench.files import why
 from tipbench.outcome import leave
 
 EXIT_INTERRUPTED = INTERRUPTED
@@ -53,9 +55,9 @@ class InOrder(click.Group):
     command_class = Command
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """As click's own; a command of another class would take the last of several values in silence."""
-        if not isinstance(cmd, Command | click.Group):
-            raise TypeError(f"{cmd.name}: make it with cls=Command")
+        """As click's own; every command is one of ours, whoever wrote it, so that none takes the last of several values in silence."""
+        if type(cmd) is click.Command:
+            cmd.__class__ = Command
         super().add_command(cmd, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -75,6 +77,14 @@ class _Group(InOrder):
                     click.echo(f"  {note}", err=True)
             leave(ctx.invoked_subcommand or "", error.exit_code, {}, str(error))
             ctx.exit(error.exit_code)
+        except OSError as error:
+            # Whatever a command writes where nothing more special is said: a full disk, a folder that is read-only.
+            if error.errno == errno.EPIPE:  # a pipe whose reader has seen enough; click knows what to do
+                raise
+            words = f"{error.filename}: {why(error)}" if error.filename else why(error)
+            click.echo(f"Error: {words}", err=True)
+            leave(ctx.invoked_subcommand or "", EXIT_USAGE, {}, words)
+            ctx.exit(EXIT_USAGE)
         except KeyboardInterrupt:
             click.echo(WORDS, err=True)
             leave(ctx.invoked_subcommand or "", EXIT_INTERRUPTED, {}, "interrupted")

@@ -20,7 +20,6 @@ from tipbench.cli.options import (
     weights_option,
 )
 from tipbench.cli.printing import console, me, where
-from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_SOME_FAILED
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from tipbench.stages.score import ScoreResult
 
 
-@click.command(cls=Command, epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
+@click.command(epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
 @config_options()
 @click.option("--judge", "spec", default="baseline", show_default=True,
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip

@@ -5,12 +5,10 @@ from __future__ import annotations
 import click
 
 from tipbench.cli.options import whole_number
-from tipbench.cli.root import Command
 from tipbench.errors import InputError
 
 
 @click.command(
-    cls=Command,
     short_help="The panel and the admin API, in a browser.",
     epilog="\b\nExample:\n  tipbench serve --mlflow-url http://localhost:5000",
 )

@@ -135,15 +135,29 @@ def probability_best(groups: Sequence[FloatArray], *, seed: int, draws: int = 10
     return np.where(masks[0].sum(axis=1) < 2, np.nan, first_draws / draws)
 
 
+NEAR_SPEED, NEAR_MEMORY = 0.10, 0.05
+"""Shares by which two cells may differ in speed and in memory and still count as equal there. A convention: a smaller difference is no
+reason to choose, and comes and goes from one collection to the next."""
+
+
 def pareto_front(quality: npt.ArrayLike, speed: npt.ArrayLike, memory: npt.ArrayLike) -> BoolArray:
     """Which cells no other cell dominates: at least as good in all three, and better in one. Shapes (C,) -> (C,).
 
-    More quality and speed are better, less memory is better. A cell with a figure missing (NaN) is not on the front,
-    but a figure that is missing everywhere is left out.
+    More quality and speed are better, less memory is better. Speed and memory are measured anew in every collection: figures
+    within NEAR_SPEED and NEAR_MEMORY (of the larger one) are ties, so that the front is the same run after run. A cell with a
+    figure missing (NaN) is not on the front, but a figure that is missing everywhere is left out.
     """
     figures = np.stack([np.asarray(quality, float), np.asarray(speed, float), -np.asarray(memory, float)], axis=1)
-    figures = figures[:, ~np.isnan(figures).all(axis=0)]
+    there = ~np.isnan(figures).all(axis=0)
+    figures, near = figures[:, there], np.array([0.0, NEAR_SPEED, NEAR_MEMORY])[there]
     front: BoolArray = ~np.isnan(figures).any(axis=1) & (figures.shape[1] > 0)
     known = figures[front]
-    front[front] = [not ((known >= one).all(axis=1) & (known > one).any(axis=1)).any() for one in known]
+    kept = [not _dominate(known, one, near * np.maximum(np.abs(known), np.abs(one))).any() for one in known]
+    # Ties are not transitive, so that cells could beat each other in a circle; then the exact figures decide.
+    front[front] = kept if any(kept) else [not _dominate(known, one, np.zeros(1)).any() for one in known]
     return np.asarray(front, dtype=bool)
+
+
+def _dominate(cells: FloatArray, one: FloatArray, slack: FloatArray) -> BoolArray:
+    """Which of the cells (C, F) are as good as `one` (F,) everywhere and better somewhere, by more than `slack`; more is better."""
+    return np.asarray((cells >= one - slack).all(axis=1) & (cells > one + slack).any(axis=1), dtype=bool)

@@ -34,8 +34,10 @@ class LocalBackend:
         # MLflow narrates its schema migrations, which says nothing to the user of a fresh folder.
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self._error = MlflowException
-        self._client = MlflowClient(tracking_uri=f"sqlite:///{self._folder / 'mlflow.db'}")
+        # MLflow wraps most of its database's errors, not all of them.
+        self._errors = (MlflowException, *_database_errors())
+        with self._words():
+            self._client = MlflowClient(tracking_uri=f"sqlite:///{self._folder / 'mlflow.db'}")
 
     def close(self) -> None:
         """Nothing to release: SQLite's connections end with the process."""
@@ -44,8 +46,10 @@ class LocalBackend:
     def _words(self) -> Iterator[None]:
         try:
             yield
-        except self._error as error:
-            raise StoreError(f"the local store {self.where}: {error}") from error
+        except self._errors as error:
+            raise StoreError(f"the local store {self.where}: {_in_words(str(error))}") from error
+        except OSError as error:
+            raise StoreError(f"the local store {self.where} cannot be used ({why(error)})") from error
 
     def find_experiment(self, name: str) -> str | None:
         with self._words():
@@ -112,8 +116,8 @@ class LocalBackend:
         with self._words():
             try:
                 found = self._client.get_run(run_id)
-            except self._error as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            except self._errors as error:
+                if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
                     return None
                 raise
         return None if found.info.lifecycle_stage == "deleted" else _run(found)
@@ -173,6 +177,36 @@ class LocalBackend:
         from mlflow.utils.file_utils import local_file_uri_to_path
 
         return Path(local_file_uri_to_path(run.artifact_uri)) / path
+
+
+SQLITE = {
+    "disk is full": "the disk is full; free some space, then run the same command again",
+    "readonly database": "it is read-only; name another folder, or change its permissions",
+    "unable to open database": "mlflow.db cannot be opened; name another folder, or change its permissions",
+    "not a database": "mlflow.db is no MLflow database; name another folder",
+    "malformed": "mlflow.db is damaged; restore it from a copy, or name another folder",
+    "locking protocol": "its file system has no locks, as some network file systems; name a folder on a local disk",
+    "database is locked": "another program holds mlflow.db; wait for it. On a network file system, name a folder on a local disk",
+    "disk i/o error": "the disk reports an error; on a network file system, name a folder on a local disk",
+    "detected out-of-date database schema": "another version of MLflow made it; run: mlflow db upgrade sqlite:///FOLDER/mlflow.db",
+}
+"""What SQLite says, and what a person can do."""
+
+
+def _database_errors() -> tuple[type[Exception], ...]:
+    import sqlite3
+
+    try:
+        from sqlalchemy.exc import SQLAlchemyError
+    except ImportError:
+        return (sqlite3.Error,)
+    return (sqlite3.Error, SQLAlchemyError)
+
+
+def _in_words(message: str) -> str:
+    """A database's error without its SQL."""
+    found = next((words for sign, words in SQLITE.items() if sign in message.lower()), None)
+    return found or message.split("\n[SQL", 1)[0].split(" [SQL", 1)[0][:500]
 
 
 def _run(raw: Any) -> Run:

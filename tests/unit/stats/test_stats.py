@@ -462,6 +462,27 @@ def test_pareto_front_is_the_definition(cells: list[tuple[int, int, int]]) -> No
     assert pareto_front(*zip(*cells, strict=True)).tolist() == expected
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 5), st.sampled_from([10.0, 20.0, 40.0]), st.sampled_from([100.0, 200.0])),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(0, 1000),
+)
+def test_noise_in_speed_and_memory_does_not_move_the_front(cells: list[tuple[int, float, float]], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    quality, speed, memory = (np.array(column, float) for column in zip(*cells, strict=True))
+    noisy = speed * rng.uniform(0.97, 1.03, len(cells)), memory * rng.uniform(0.985, 1.015, len(cells))
+    assert pareto_front(quality, *noisy).tolist() == pareto_front(quality, speed, memory).tolist()
+
+
+def test_a_near_tie_in_speed_or_memory_is_no_reason() -> None:
+    assert pareto_front([4.0, 3.0], [100.0, 104.0], [200.0, 199.0]).tolist() == [True, False]
+    assert pareto_front([4.0, 3.0], [100.0, 120.0], [200.0, 199.0]).tolist() == [True, True]
+    assert any(pareto_front([3.0] * 30, np.geomspace(10, 100, 30), np.geomspace(100, 200, 30)))
+
+
 # --- planning
 
 
