@@ -80,7 +80,8 @@ images: $(WHEEL) ## every container image, with a version tag; prints their size
 	  --build-arg UV_IMAGE=$(REPOSITORY)/uv:$(VERSION) --build-arg BASE_IMAGE=$(REPOSITORY)/base:$(VERSION) \
 	  --tag $(REPOSITORY)/$$1:$(VERSION) --file images/$$2/Dockerfile "$${@:3}" . >/dev/null; }; \
 	build uv base --target uv; build base base --target base; \
-	for image in $(OWN_IMAGES); do build $$image $$image; done
+	for stage in $(STAGES); do build $$stage stage --target $$stage --build-arg STAGE=$$stage; done; \
+	for image in $(filter-out $(STAGES),$(OWN_IMAGES)); do build $$image $$image; done
 	@$(DOCKER) images --format '{{.Repository}}:{{.Tag}}\t{{.Size}}' | grep -E '^($(REPOSITORY)/.*:$(VERSION)|$(PYTHON_IMAGE))	' | sort | column -t
 
 kind-up: ## a kind cluster with everything in it, ready; prints the URLs; safe to run again
@@ -103,14 +104,14 @@ kind-install: ## install or upgrade the four releases in the cluster
 	@echo "Airflow  http://127.0.0.1:8080         user admin, password: $(KUBECTL) get secret airflow-admin -o jsonpath='{.data.password}' | base64 -d"
 	@echo "MLflow   http://127.0.0.1:5000/mlflow"
 	@echo "tipbench http://127.0.0.1:8000         token: $(KUBECTL) get secret tipbench-admin -o jsonpath='{.data.token}' | base64 -d"
-	@echo "Start:   $(KUBECTL) exec deploy/airflow-scheduler -- airflow dags trigger bench_collect --conf '{\"models\": \"smollm2:135m,smollm2:135m-brief\"}'"
+	@echo "Start:   $(KUBECTL) exec deploy/airflow-scheduler -- airflow dags trigger bench_collect -o json"
 
 kind-down: ## delete the cluster and all that is in it
 	@kind delete cluster --name $(CLUSTER)
 
 e2e: install ## the end-to-end tests on the kind cluster; KEEP=1 keeps it afterwards
 	@$(MAKE) --no-print-directory kind-up
-	@status=0; $(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST) || status=$$?; \
+	@status=0; DOCKER='$(DOCKER)' $(BIN)/python -m pytest -m e2e tests/e2e $(PYTEST) || status=$$?; \
 	if [ -z "$${KEEP:-}" ]; then $(MAKE) --no-print-directory kind-down; fi; exit $$status
 
 # -- housekeeping --------------------------------------------------------------------------------

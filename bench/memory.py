@@ -1,65 +1,131 @@
-"""What a loaded model really takes next to the policy's estimate, on a real Ollama: by its own account, and by the kernel's.
+"""What a loaded model really takes next to the policy's estimate, on a real Ollama: for models of true shape and random weights.
 
-    python -m bench.memory --num-ctx 1024,4096 --parallel 1,2
+    python -m bench.memory
+    python -m bench.memory --shapes qwen3:0.6b,phi3:mini --num-ctx 2048 --parallel 1 --kv-cache-type q8_0
 
-Needs `ollama` on PATH and /proc; starts a server of its own for each number of slots.
+Measured is the largest proportional set size of the server's processes while the model reads a prompt of 512 tokens or more and
+writes 8; `ratio` is estimate / measured, and 1.00 to 1.15 is what the estimate promises. Needs `ollama` on PATH, room for one
+model's file twice in the temporary folder, and as much memory as the largest line says. `--engine embedded` measures llama.cpp in
+a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.integration.conftest import OllamaServer, start_ollama
-from tipbench.engines.base import Options
+from tests.models.shapes import SHAPES
+from tests.models.writing import write
+from tipbench.engines.base import Engine, ModelFacts, Options
+from tipbench.engines.measuring import open_meter
 from tipbench.engines.ollama import OllamaEngine
-from tipbench.policy import RUNTIME_OVERHEAD, estimate_memory
+from tipbench.memory.need import MemoryEstimate
+from tipbench.policy import need
 
-MODEL = "smollm2:135m"
+CONTRACT = "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b"
 MIB = 1024**2
+PROMPT = "hello world " * 45
+"""At least 512 tokens in the made-up vocabularies, and few enough for a context of 1024."""
+HEAD = "shape               num_ctx slots  measured  estimate  ratio  Ollama says  of measured  weights  cache  buffers  overhead  (MiB)"
 
 
-def resident_bytes(pid: int) -> int:
-    """Resident memory of a process and all below it, shared pages counted once (the kernel's Pss)."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    own = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    children = Path(f"/proc/{pid}/task").glob("*/children")
-    return own + sum(resident_bytes(int(child)) for path in children for child in path.read_text().split())
+def numbers(text: str) -> list[int]:
+    """`"1,2"` -> `[1, 2]`."""
+    return [int(part) for part in text.split(",")]
 
 
-def line(server: OllamaServer, num_ctx: int, parallel: int) -> str:
-    """One row: the estimate, Ollama's figure and the kernel's, for a context that is filled as far as a tip fills it."""
-    engine = OllamaEngine(server.url)
-    facts = engine.describe(MODEL)
-    estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, num_ctx, parallel)
-    assert estimate is not None
-    idle = resident_bytes(server.process.pid)
-    options = Options(num_predict=120, num_ctx=num_ctx, parallel=parallel)
-    engine.generate(MODEL, [{"role": "user", "content": "Write a short tip. " * 20}], options, seed=0)
-    (resident,) = engine.resident()
-    real = resident_bytes(server.process.pid)
-    engine.unload(MODEL)
-    engine.close()
+def line(name: str, engine: Engine, facts: ModelFacts, num_ctx: int, parallel: int, threads: int | None) -> str:
+    """One row: what the processes took, what the policy expects, what the engine itself says."""
+    expected = need(facts, num_ctx, parallel, "ollama" if isinstance(engine, OllamaEngine) else "embedded")
+    assert isinstance(expected, MemoryEstimate)
+    options = Options(num_predict=8, num_ctx=num_ctx, parallel=parallel, num_thread=threads)
+    with open_meter(engine).watching() as meter:
+        answer = engine.generate(facts.name, [{"role": "user", "content": PROMPT}], options, seed=0)
+        meter.look()
+        reading = meter.peak()
+    says = sum(r.size_bytes or 0 for r in engine.resident())
+    engine.unload(facts.name)
+    assert reading is not None and (answer.prompt_tokens or 0) >= 512, (reading, answer.prompt_tokens)
+    measured = reading.size
+    parts = (expected.weights, expected.kv_cache, expected.compute, expected.overhead)
     return (
-        f"{num_ctx:7} {parallel:9} {estimate.total / MIB:10.0f} {(estimate.total - RUNTIME_OVERHEAD) / MIB:18.0f} "
-        f"{(resident.size_bytes or 0) / MIB:12.0f} {real / MIB:11.0f} {idle / MIB:12.0f}"
+        f"{name:19} {num_ctx:7} {parallel:5} {measured / MIB:9.0f} {expected.total / MIB:9.0f} "
+        f"{expected.total / measured:6.3f} {says / MIB:12.0f} {says / measured:12.2f} "
+        + " ".join(f"{part / MIB:7.0f}" for part in parts)
+        + f"  {reading.source}"
     )
+
+
+def in_ollama(name: str, file: Path, arguments: argparse.Namespace) -> Iterator[str]:
+    """Rows of one shape: a fresh server for each number of slots."""
+    settings = {}
+    if arguments.kv_cache_type:
+        settings = {"OLLAMA_KV_CACHE_TYPE": arguments.kv_cache_type, "OLLAMA_FLASH_ATTENTION": "1"}
+    for parallel in numbers(arguments.parallel):
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            server: OllamaServer = start_ollama(Path(folder), parallel=parallel, bare=True, settings=settings)
+            try:
+                server.create(name, f"FROM {file}\n")
+                engine = OllamaEngine(server.url)
+                facts = engine.describe(name)
+                for num_ctx in numbers(arguments.num_ctx):
+                    yield line(name, engine, facts, num_ctx, parallel, arguments.num_thread)
+                engine.close()
+            finally:
+                server.process.terminate()
+                server.process.wait()
+
+
+def embedded(name: str, file: Path, arguments: argparse.Namespace) -> Iterator[str]:
+    """Rows of one shape, each in a process of its own: what one model leaves behind would be counted for the next."""
+    for parallel in numbers(arguments.parallel):
+        for num_ctx in numbers(arguments.num_ctx):
+            command = [sys.executable, "-m", "bench.memory", "--one", str(file), "--shapes", name]
+            command += [
+                "--num-ctx",
+                str(num_ctx),
+                "--parallel",
+                str(parallel),
+                "--num-thread",
+                str(arguments.num_thread),
+            ]
+            yield subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.rstrip()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num-ctx", default="1024,4096")
+    parser.add_argument("--shapes", default=CONTRACT, help=f"of {', '.join(SHAPES)}")
+    parser.add_argument("--num-ctx", default="1024,2048,8192,32768")
     parser.add_argument("--parallel", default="1,2")
+    parser.add_argument("--engine", choices=("ollama", "embedded"), default="ollama")
+    parser.add_argument(
+        "--kv-cache-type", default="", help="OLLAMA_KV_CACHE_TYPE of the server, with flash attention on"
+    )
+    parser.add_argument("--num-thread", type=int, default=2)
+    parser.add_argument("--folder", default=None, help="for models; default: the system's temporary folder")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    print("num_ctx     slots   estimate   without overhead  Ollama says   processes  before load  (MiB)", flush=True)
-    for parallel in map(int, arguments.parallel.split(",")):
-        with tempfile.TemporaryDirectory() as folder:
-            server = start_ollama(Path(folder), parallel=parallel)
-            for num_ctx in map(int, arguments.num_ctx.split(",")):
-                print(line(server, num_ctx, parallel), flush=True)
-            server.process.terminate()
-            server.process.wait()
+    if arguments.one:
+        from tipbench.engines.embedded import EmbeddedEngine
+
+        engine = EmbeddedEngine({arguments.shapes: Path(arguments.one)})
+        facts = engine.describe(arguments.shapes)
+        print(
+            line(arguments.shapes, engine, facts, int(arguments.num_ctx), int(arguments.parallel), arguments.num_thread)
+        )
+        return
+    print(HEAD, flush=True)
+    for name in arguments.shapes.split(","):
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            file = Path(folder) / "model.gguf"
+            write(SHAPES[name], name, file)
+            for row in (in_ollama if arguments.engine == "ollama" else embedded)(name, file, arguments):
+                print(row, flush=True)
 
 
 if __name__ == "__main__":

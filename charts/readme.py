@@ -27,9 +27,20 @@ A typo in a value is an error: `values.schema.json` knows every key and its boun
 `helm uninstall` keeps volumes and generated Secrets, so that a new install finds its data; when they are no longer wanted:
 `kubectl -n tipbench delete pvc,secret -l app.kubernetes.io/instance={name}`.
 
-| value | default | |
+{needs}| value | default | |
 |---|---|---|
 {rows}
+"""
+NEEDS = """## What the models need
+
+MiB of a server, by `models.numCtx`; one slot, f16 cache. Made by `charts/memory.py` with the rule that `tipbench collect` refuses
+by. Left empty, `memory` is the largest of `models.tags`, and a `memory` that cannot hold it is an error that spells out the sum. A
+model that is not in the table goes into `models.memory`, with what `tipbench models --json` says of it.
+
+{table}
+
+## Values
+
 """
 
 
@@ -78,7 +89,20 @@ def page(chart: Path) -> str:
         version=facts["version"],
         app_version=facts["appVersion"],
         rows="\n".join(table),
+        needs=needs(chart),
     )
+
+
+def needs(chart: Path) -> str:
+    """What each model needs, for the chart that knows it (made by charts/memory.py)."""
+    file = chart / "files" / "memory.json"
+    if not file.exists():
+        return ""
+    known = json.loads(file.read_text())
+    contexts = [c for c in next(iter(known.values())) if all(c in row for row in known.values())]
+    lines = [f"| model | {' | '.join(contexts)} |", f"|---|{'--:|' * len(contexts)}"]
+    lines += [f"| `{name}` | {' | '.join(str(row[c][0]) for c in contexts)} |" for name, row in known.items()]
+    return NEEDS.format(table="\n".join(lines))
 
 
 def main(check: bool) -> int:

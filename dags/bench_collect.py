@@ -6,30 +6,44 @@ Airflow 3 that has the cncf-kubernetes provider; what differs between clusters c
 | variable | default | |
 |---|---|---|
 | TIPBENCH_NAMESPACE | tipbench | where the pods run |
-| TIPBENCH_IMAGE_REPOSITORY, TIPBENCH_IMAGE_TAG | tipbench, 0.2.0 | `<repository>/<stage>:<tag>` |
-| TIPBENCH_IMAGE_PULL_SECRETS | | comma-separated |
+| TIPBENCH_POD_TEMPLATE | | ConfigMap of the tipbench chart (`<release>-pods`) with the pod of each stage; Airflow must be allowed to `get` it |
+| TIPBENCH_POOL | ollama | pool with a slot for each Ollama replica, created with include_deferred |
 | TIPBENCH_OLLAMA_URL, TIPBENCH_MLFLOW_URL | localhost | defaults of the two parameters |
+| TIPBENCH_MODELS | the contract's four | default of the parameter models |
+| TIPBENCH_IMAGE_REPOSITORY, TIPBENCH_IMAGE_TAG | tipbench, 0.2.0 | `<repository>/<stage>:<tag>`; where one is set, it wins over the template |
+| TIPBENCH_IMAGE_PULL_SECRETS | | comma-separated; added to the template's |
+| TIPBENCH_MLFLOW_SECRET, TIPBENCH_JUDGE_SECRET | | Secrets with MLflow's credentials, and with OPENAI_API_KEY; added to the template's |
+
+Without a template, or where the ConfigMap is not there, these say the rest of the pod; a template wins over them:
+
+| variable | default | |
+|---|---|---|
 | TIPBENCH_CONFIG_MAP | tipbench-config | settings of the cluster that no parameter names |
 | TIPBENCH_EXCHANGE_CLAIM | tipbench-exchange | volume for exchange files and journals |
 | TIPBENCH_CATALOG_CONFIG_MAP | tipbench-catalog | scenarios, prompts and a rubric of one's own, at /catalog; need not be there |
 | TIPBENCH_STAGE_SERVICE_ACCOUNT | tipbench-stage | may hold leases and look at pods |
-| TIPBENCH_POOL | ollama | pool with a slot for each Ollama replica, created with include_deferred |
-| TIPBENCH_MLFLOW_SECRET, TIPBENCH_JUDGE_SECRET | | Secrets with MLflow's credentials, and with OPENAI_API_KEY |
+
+The waiting task asks MLflow itself, as MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, say.
 """
 
 from __future__ import annotations
 
+import difflib
+import hashlib
 import json
 import os
 import re
+import ssl
 import time
 from datetime import timedelta
 from typing import Any
 
 import httpx
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk import DAG, BaseSensorOperator, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
 VERSION = "0.2.0"
@@ -41,8 +55,12 @@ nothing pending. `compare` then writes the leaderboard to MLflow.
 
 A stopped or failed run loses nothing: clear the failed task, and it resumes."""
 
-USAGE, ALL_REFUSED = 2, 3
-"""Exit codes of tipbench's that no other try mends: bad input; the RAM policy refused every model."""
+USAGE, ALL_REFUSED, SOME_FAILED = 2, 3, 4
+"""Exit codes of tipbench's that no other try mends: bad input; the RAM policy refused every model; a part could not be done."""
+WAITING_MENDS = {408, 425, 429}
+"""Statuses under 500 that say: later."""
+PENDING = "tipbench.pending.{rubric}.manual"
+"""The experiment's tag that says how many cells and candidates no person or agent has scored under a rubric."""
 NO_RETRY = {"ModelMissing", "OOMKilled"}
 """Reasons that another try does not mend."""
 URL = r"https?://[^\s/,]+(/[^\s,]*)?"
@@ -56,105 +74,136 @@ def setting(name: str, default: str) -> str:
 NAMESPACE = setting("NAMESPACE", "tipbench")
 EXCHANGE = "/exchange"
 
-PARAMS = {
-    "models": Param(
-        "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b",
+
+def parameter(default: Any, description: str, *stages: str, **schema: Any) -> tuple[Param, tuple[str, ...]]:
+    """A parameter, and the stages that read it as TIPBENCH_<NAME>."""
+    return Param(default, description=description, **schema), stages
+
+
+EVERY = ("collect", "export", "judge", "compare")
+PARAMETERS = {
+    "models": parameter(
+        setting("MODELS", "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b"),
+        "Comma-separated model tags, as Ollama names them.",
+        "collect",
         type="string",
         minLength=1,
         pattern=r"^[^\s{}]+(\s*,\s*[^\s{},]+)*$",
-        description="Comma-separated model tags, as Ollama names them.",
     ),
-    "prompts": Param(
+    "prompts": parameter(
         "v1,v2-mentor,v3-few-shot",
+        "Comma-separated prompt versions.",
+        "collect",
         type="string",
         minLength=1,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(\s*,\s*[A-Za-z0-9][A-Za-z0-9._-]*)*$",
-        description="Comma-separated prompt versions.",
     ),
-    "n_tips": Param(5, type="integer", minimum=1, maximum=200, description="Candidates per scenario."),
-    "n_scenarios": Param(0, type="integer", minimum=0, description="Use only the first N scenarios; 0 means all."),
-    "temperature": Param(0.7, type="number", minimum=0, maximum=2, description="Sampling temperature."),
-    "experiment": Param(
+    "n_tips": parameter(5, "Candidates per scenario.", "collect", type="integer", minimum=1, maximum=200),
+    "n_scenarios": parameter(
+        0,
+        "Use only the first N scenarios; 0 means all.",
+        "collect",
+        type="integer",
+        minimum=0,
+        maximum=1_000_000,
+    ),
+    "temperature": parameter(0.7, "Sampling temperature.", "collect", type="number", minimum=0, maximum=2),
+    "experiment": parameter(
         "tip-bench-auto",
+        "MLflow experiment; its name starts with tip-bench-.",
+        "collect",
+        "export",
+        "compare",
         type="string",
         pattern=r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
-        description="MLflow experiment; its name starts with tip-bench-.",
     ),
-    "max_model_b": Param(
+    "max_model_b": parameter(
         4.0,
+        "Refuse models with more parameters than this, in billions.",
+        "collect",
         type="number",
         exclusiveMinimum=0,
-        description="Refuse models with more parameters than this, in billions.",
+        maximum=1_000_000,
     ),
-    "ollama_url": Param(
+    "ollama_url": parameter(
         setting("OLLAMA_URL", "http://localhost:11434"),
+        "Where Ollama listens. Replicas may stand here, comma-separated; a collection takes one that is free.",
+        "collect",
+        "export",  # which version of an LLM judge is asked
+        "judge",
         type="string",
         pattern=f"^{URL}(,{URL})*$",
-        description="Where Ollama listens. Replicas may stand here, comma-separated; a collection takes one that is free.",
     ),
-    "mlflow_url": Param(
+    "mlflow_url": parameter(
         setting("MLFLOW_URL", os.environ.get("MLFLOW_TRACKING_URI") or "http://localhost:5000"),
+        "MLflow server, path prefix included.",
+        *EVERY,
         type="string",
         pattern=f"^{URL}$",
-        description="MLflow server, path prefix included.",
     ),
-    "judge": Param(
+    "judge": parameter(
         "manual",
+        "manual: wait for applied scores. llm, baseline: a judge pod. skip: compare what is judged already.",
         type="string",
         enum=["manual", "llm", "baseline", "skip"],
-        description="manual: wait for applied scores. llm, baseline: a judge pod. skip: compare what is judged already.",
     ),
-    "judge_model": Param(
-        "",
-        type="string",
-        pattern=r"^((ollama|openai):\S{1,70})?$",
-        description="For judge = llm: ollama:MODEL or openai:MODEL.",
+    "judge_model": parameter(
+        "", "For judge = llm: ollama:MODEL or openai:MODEL.", type="string", pattern=r"^((ollama|openai):\S{1,70})?$"
     ),
-    "judge_timeout_hours": Param(
-        168.0, type="number", exclusiveMinimum=0, maximum=8760, description="How long to wait for a manual judge."
+    "judge_timeout_hours": parameter(
+        168.0, "How long to wait for a manual judge.", type="number", exclusiveMinimum=0, maximum=8760
     ),
-    "seed": Param(
+    "seed": parameter(
         0,
+        "Candidate i of every cell is generated with seed + i.",
+        "collect",
         type="integer",
         minimum=0,
         maximum=2**31 - 1000,
-        description="Candidate i of every cell is generated with seed + i.",
     ),
-    "num_predict": Param(160, type="integer", minimum=1, maximum=8192, description="Most tokens in one tip."),
-    "num_ctx": Param(
+    "num_predict": parameter(160, "Most tokens in one tip.", "collect", type="integer", minimum=1, maximum=8192),
+    "num_ctx": parameter(
         2048,
+        "Context length in tokens; the KV cache grows with it.",
+        "collect",
         type="integer",
         minimum=128,
         maximum=1_048_576,
-        description="Context length in tokens; the KV cache grows with it.",
     ),
-    "keep_alive": Param(
+    "keep_alive": parameter(
         "60s",
+        "How long the engine holds a model between requests; 0 frees it after every request.",
+        "collect",
         type="string",
         pattern=r"^(0|[1-9][0-9]*(ms|s|m|h)?)$",
-        description="How long the engine holds a model between requests; 0 frees it after every request.",
     ),
-    "pull": Param(
-        False, type="boolean", description="Pull models that Ollama does not have yet, if the policy allows them."
+    "pull": parameter(
+        False, "Pull models that Ollama does not have yet, if the policy allows them.", "collect", type="boolean"
     ),
-    "collect_memory": Param(
-        "256Mi",
+    "collect_memory": parameter(
+        "",
+        "Memory of a collect pod, such as 256Mi, and for one model another: 256Mi,llama3.2:3b=512Mi. Empty: as the chart gives it, "
+        "256Mi without one.",
         type="string",
-        pattern=r"^[0-9]+[KMG]i(\s*,\s*[^\s,=]+=[0-9]+[KMG]i)*$",
-        description="Memory of a collect pod; for one model another: 256Mi,llama3.2:3b=512Mi.",
+        pattern=r"^([0-9]+[KMG]i(\s*,\s*[^\s,=]+=[0-9]+[KMG]i)*)?$",
     ),
 }
+"""Every parameter of the DAG: what it may be, and who reads it. A new one is one more entry."""
 
-STAGE_KEYS = (
-    *("models", "prompts", "n_tips", "n_scenarios", "temperature", "experiment", "max_model_b", "ollama_url", "mlflow_url"),
-    *("seed", "num_predict", "num_ctx", "keep_alive", "pull"),
-)  # fmt: skip
-"""Parameters that a stage reads as TIPBENCH_* variables."""
+
+def read_by(stage: str) -> tuple[str, ...]:
+    """The parameters that a stage reads."""
+    return tuple(name for name, (_, stages) in PARAMETERS.items() if stage in stages)
 
 
 def label(text: str) -> str:
-    """`text` as the value of a Kubernetes label: at most 63 letters, digits, dots, dashes and underscores."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)[:63].strip("-_.")
+    """`text` as the value of a Kubernetes label: at most 63 letters, digits, dots, dashes and underscores. Where something had to be
+    replaced or cut, a hash of the whole keeps different texts apart. The same rule is in `tipbench.cluster.label` and in the charts.
+    """
+    kept = re.sub(r"[^A-Za-z0-9_.-]", "-", text)[:63].strip("-_.")
+    if kept == text:
+        return kept
+    return f"{kept[:54].strip('-_.')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def split(text: str) -> list[str]:
@@ -163,9 +212,18 @@ def split(text: str) -> list[str]:
 
 
 def memory_of(model: str, text: str) -> str:
-    """The memory of a model's collect pod, by the parameter `collect_memory`."""
-    default, *others = split(text)
+    """The memory of a model's collect pod, by the parameter `collect_memory`; nothing where it does not say."""
+    default, *others = split(text) or [""]
     return dict(part.rsplit("=", 1) for part in others).get(model, default)
+
+
+def unknown_keys(conf: dict[str, Any]) -> list[str]:
+    """A sentence for every key of a run's conf that is no parameter: with a typo the defaults would run for hours."""
+    faults = []
+    for key in sorted(set(conf) - set(PARAMETERS)):
+        near = difflib.get_close_matches(str(key).lower().replace("-", "_"), PARAMETERS, n=1, cutoff=0.5)
+        faults.append(f"conf has no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return faults
 
 
 def pod_labels(stage: str, experiment: str, run: str, model: str = "") -> dict[str, str]:
@@ -183,24 +241,59 @@ def pod_labels(stage: str, experiment: str, run: str, model: str = "") -> dict[s
 
 
 class StagePod(KubernetesPodOperator):
-    """A stage's pod: restricted, with limits, and with the reason when it fails.
+    """A stage's pod: the cluster's template for it, with what this task adds; and the reason when it fails.
 
     The stage leaves its outcome as JSON in the termination message; what the kernel or the kubelet did to the pod stands in
     its status, which has to be read before the pod is deleted.
     """
 
     def build_pod_request_obj(self, context: Any = None, **kwargs: Any) -> k8s.V1Pod:
+        stage = self.labels["tipbench.dev/stage"]
+        template = fitted(self.template(stage, dry_run=kwargs.get("dry_run", False)), stage)
+        base = template.spec.containers[0]
+        asked = {variable if isinstance(variable, str) else variable.name for variable in self.env_vars or ()}
+        base.env = [variable for variable in base.env or [] if variable.name not in asked]
         if isinstance(self.container_resources, dict):
             self.container_resources = k8s.V1ResourceRequirements(**self.container_resources)
+        self.full_pod_spec = template
         pod = super().build_pod_request_obj(context, **kwargs)
-        # A Service called mlflow would otherwise put variables of its own among MLflow's settings.
-        pod.spec.enable_service_links = False
-        for container in pod.spec.containers:
-            container.security_context = CONTAINER_SECURITY
-            if container.name != self.base_container_name:  # the XCom sidecar
-                container.image = self.image
+        # What a template forbids reads as "not said" where Airflow merges the two.
+        for field in ("enable_service_links", "automount_service_account_token"):
+            if getattr(template.spec, field) is False:
+                setattr(pod.spec, field, False)
+        for container in pod.spec.containers[1:]:
+            if container.name not in {c.name for c in template.spec.containers}:  # the XCom sidecar
+                container.image, container.image_pull_policy = base.image, base.image_pull_policy
+                container.security_context = base.security_context
                 container.resources = resources("32Mi")
         return pod
+
+    def template(self, stage: str, dry_run: bool = False) -> k8s.V1Pod:
+        """The stage's pod as the tipbench chart has it; without that ConfigMap, as the environment variables have it."""
+        name = setting("POD_TEMPLATE", "")
+        if not name or dry_run:
+            return pod_of_variables(stage)
+        try:
+            data = self.client.read_namespaced_config_map(name, self.namespace).data or {}
+        except ApiException as error:
+            if error.status == 404:
+                self.log.warning(
+                    "No ConfigMap %s in %s: the pod is as this Airflow's variables say", name, self.namespace
+                )
+                return pod_of_variables(stage)
+            if error.status in (401, 403):
+                raise AirflowFailException(
+                    f"Airflow may not read the ConfigMap {name} in namespace {self.namespace} ({error.status} {error.reason}), which "
+                    f"TIPBENCH_POD_TEMPLATE names. Give its service account the right: kubectl -n {self.namespace} create role "
+                    f"airflow-templates --verb=get --resource=configmaps --resource-name={name}, and a rolebinding to it."
+                ) from error
+            raise
+        try:
+            return PodGenerator.deserialize_model_dict(json.loads(data[f"{stage}.json"]))
+        except (KeyError, ValueError) as error:
+            raise AirflowFailException(
+                f"ConfigMap {name} in namespace {self.namespace} has no pod for the stage {stage} ({stage}.json): {error!r}"
+            ) from error
 
     def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
         try:
@@ -227,15 +320,42 @@ class StagePod(KubernetesPodOperator):
         tags = {"tipbench.failure": reason, "tipbench.failure_message": words}
         try:
             with Mlflow(params["mlflow_url"]) as mlflow:
-                experiment = mlflow.experiment(params["experiment"]) or mlflow.create(params["experiment"])
+                there = mlflow.experiment(params["experiment"])
+                experiment = there["experiment_id"] if there else mlflow.create(params["experiment"])
                 found = [run for run in mlflow.runs(experiment, mine) if label(tag_of(run, "tipbench.models")) == model]
                 if not found:
                     about = {"tipbench.kind": "collection", "tipbench.run": run_label, "tipbench.models": model}
                     found = [mlflow.start(experiment, f"collection of {model}", about)]
                 for run in found:
                     mlflow.end(run["info"]["run_id"], "KILLED", tags)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, Refused) as error:
             self.log.warning("MLflow could not be told: %s", error)
+
+
+class JudgePod(StagePod):
+    """A judge that could not score some tips has scored the others: the run goes on with those, as on a laptop."""
+
+    partly = False
+
+    def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
+        try:
+            super().cleanup(pod=pod, remote_pod=remote_pod, xcom_result=xcom_result, context=context)
+        except AirflowFailException:
+            raise
+        except AirflowException as error:
+            if explain(remote_pod)[1].get("exit_code") != SOME_FAILED:
+                raise
+            self.partly = True
+            self.log.warning("Some tips could not be scored; what was scored is compared. %s", error)
+
+    def trigger_reentry(self, context: Any, event: dict[str, Any]) -> Any:
+        try:
+            return super().trigger_reentry(context, event)
+        except AirflowException:
+            # The operator raises what its trigger saw, whatever the clean-up made of it.
+            if not self.partly:
+                raise
+            return None
 
 
 class ExportPod(StagePod):
@@ -245,13 +365,14 @@ class ExportPod(StagePod):
         if context["ti"].xcom_pull(task_ids="plan") is None:
             raise AirflowFailException("nothing was planned; the log of the task plan says why")
         result = super().execute(context)
-        for key in ("items", "repeats", "cells", "candidates"):
-            context["ti"].xcom_push(key=key, value=result[key])
+        for key in ("items", "repeats", "cells", "candidates", "rubric", "pending"):
+            if key in result:
+                context["ti"].xcom_push(key=key, value=result[key])
         return result["file"]
 
 
 class ScoresSensor(BaseSensorOperator):
-    """Waits, holding no worker slot, until no finished cell of the experiment is without scores."""
+    """Waits, holding no worker slot, until a person or an agent has scored every tip under the rubric of the export."""
 
     def execute(self, context: Any) -> Any:
         hours = context["params"]["judge_timeout_hours"]
@@ -265,28 +386,52 @@ class ScoresSensor(BaseSensorOperator):
             ) from None
 
     def poke(self, context: Any) -> bool:
-        params = context["params"]
-        pending = "tags.`tipbench.kind` = 'cell' AND tags.judge_pending = 'true'"
+        params, ti = context["params"], context["ti"]
+        rubric = ti.xcom_pull(task_ids="export_for_judge", key="rubric")
+        if not rubric:
+            raise AirflowFailException(
+                "export_for_judge did not say which rubric it exported: its image is older than this DAG. Use images of one version."
+            )
+        tag = PENDING.format(rubric=rubric[:12])
         try:
             with Mlflow(params["mlflow_url"]) as mlflow:
                 experiment = mlflow.experiment(params["experiment"])
-                left = len(mlflow.runs(experiment, pending)) if experiment else None
+        except Refused as error:
+            raise AirflowFailException(str(error)) from error
         except httpx.HTTPError as error:
             self.log.warning("MLflow cannot be asked (%s); trying again in %s s", error, self.poke_interval)
             return False
-        if left is None:
+        if experiment is None:
             # It was there when the file was exported. An unjudged run must not pass because nothing is there to be judged.
-            raise AirflowFailException(f"experiment {params['experiment']} is gone from {params['mlflow_url']}")
-        path = context["ti"].xcom_pull(task_ids="export_for_judge")
-        self.log.info("%s cells of %s wait for scores (exchange file: %s)", left, params["experiment"], path)
-        return left == 0
+            raise AirflowFailException(
+                f"experiment {params['experiment']} is gone from {plain_url(params['mlflow_url'])}"
+            )
+        try:
+            left = json.loads({t["key"]: t["value"] for t in experiment.get("tags", [])}[tag])
+            cells, candidates = int(left["cells"]), int(left["candidates"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise AirflowFailException(
+                f"experiment {params['experiment']} does not say what is pending (tag {tag}: {error!r}); clear export_for_judge, which "
+                "writes it anew"
+            ) from error
+        path = ti.xcom_pull(task_ids="export_for_judge")
+        self.log.info(
+            "%s tips in %s cells of %s wait for scores (exchange file: %s)",
+            candidates,
+            cells,
+            params["experiment"],
+            path,
+        )
+        return candidates == 0
 
 
 def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
     """Why a stage's pod failed: in words, as the stage's own outcome, and the reason if something killed it from outside."""
     status = pod.status
+    stage = pod.spec.containers[0]
     ended = next(
-        (s.state.terminated for s in status.container_statuses or [] if s.name == "base" and s.state.terminated), None
+        (s.state.terminated for s in status.container_statuses or [] if s.name == stage.name and s.state.terminated),
+        None,
     )
     name = pod.metadata.name
     if ended is None:
@@ -297,12 +442,12 @@ def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
     except ValueError:
         outcome = {}
     if ended.reason == "OOMKilled" or status.reason == "Evicted":
-        base = next(c for c in pod.spec.containers if c.name == "base")
         reason = status.reason or ended.reason
-        limit = (base.resources.limits or {}).get("memory", "none") if base.resources else "none"
+        limit = (stage.resources.limits or {}).get("memory", "none") if stage.resources else "none"
         words = (
             f"Pod {name} was ended with {reason} (exit code {ended.exit_code}): it needed more than its memory limit of {limit}. "
-            "Raise it with collect_memory; a retry resumes where it stopped."
+            f"Raise it with {'collect_memory' if stage.name == 'collect' else f'stages.{stage.name}.resources of the tipbench chart'}; a "
+            "retry resumes where it stopped."
         )
         return words, outcome, reason
     if not isinstance(outcome, dict) or "exit_code" not in outcome:
@@ -313,13 +458,43 @@ def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
     return words, outcome, ""
 
 
+class Refused(Exception):
+    """An answer of MLflow's that no waiting mends; the message says what to change, `code` is MLflow's own error code."""
+
+    def __init__(self, words: str, code: str = "") -> None:
+        super().__init__(words)
+        self.code = code
+
+
+def plain_url(url: str) -> str:
+    """A URL without the credentials that may stand in it."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
+
+
 class Mlflow:
-    """The few calls of MLflow's REST API that the DAG itself makes; credentials come from MLflow's own variables."""
+    """The few calls of MLflow's REST API that the DAG itself makes; credentials come from MLflow's own variables.
+
+    Raises httpx.HTTPError for an outage, and Refused for what stays as it is until somebody changes something.
+    """
 
     def __init__(self, url: str) -> None:
-        user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-        auth = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
-        self._client = httpx.Client(base_url=url.rstrip("/") + "/api/2.0/mlflow", auth=auth, timeout=30)
+        env = {
+            name: os.environ.get(f"MLFLOW_TRACKING_{name}", "").strip() for name in ("USERNAME", "PASSWORD", "TOKEN")
+        }
+        insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true")
+        certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        self._url = plain_url(url)
+        try:
+            self._client = httpx.Client(
+                base_url=url.rstrip("/") + "/api/2.0/mlflow",
+                # As MLflow's own client has it: a user wins over a token.
+                auth=(env["USERNAME"], env["PASSWORD"]) if env["USERNAME"] else None,
+                headers={"Authorization": f"Bearer {env['TOKEN']}"} if env["TOKEN"] and not env["USERNAME"] else None,
+                verify=ssl.create_default_context(cafile=certificate) if certificate and not insecure else not insecure,
+                timeout=30,
+            )
+        except (ValueError, OSError, httpx.InvalidURL) as error:
+            raise Refused(f"MLflow at {self._url} cannot be asked: {error}") from error
 
     def __enter__(self) -> Mlflow:
         return self
@@ -327,15 +502,61 @@ class Mlflow:
     def __exit__(self, *_: object) -> None:
         self._client.close()
 
-    def _post(self, path: str, **body: Any) -> dict[str, Any]:
-        return self._client.post(path, json=body).raise_for_status().json()
+    def _ask(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
+        try:
+            answer = self._client.request(method, path, **kwargs)
+        except httpx.ConnectError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                hint = "MLFLOW_TRACKING_SERVER_CERT_PATH names the file with the authority that signed it"
+                raise Refused(f"MLflow at {self._url}: its certificate is not trusted ({error}); {hint}") from error
+            raise
+        except httpx.UnsupportedProtocol as error:
+            raise Refused(f"MLflow at {self._url} cannot be asked: {error}") from error
+        if answer.status_code in WAITING_MENDS or answer.status_code >= 500:
+            answer.raise_for_status()
+        if not answer.is_success:
+            raise self._refused(answer)
+        try:
+            found: dict[str, Any] = answer.json()
+        except ValueError as error:
+            raise Refused(
+                f"{self._url} answers, but not as MLflow does: is it the tracking server's address?"
+            ) from error
+        return found
 
-    def experiment(self, name: str) -> str | None:
-        """The id of an experiment; None when there is none of that name."""
-        found = self._client.get("/experiments/get-by-name", params={"experiment_name": name})
-        if found.status_code == 404:
-            return None
-        return found.raise_for_status().json()["experiment"]["experiment_id"]
+    def _refused(self, answer: httpx.Response) -> Refused:
+        """What is wrong with a request that was refused, and what to do."""
+        status = answer.status_code
+        hint = {
+            401: "Give Airflow's pods MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN "
+            "(mlflow.existingSecret of the airflow chart).",
+            403: "Either this user may not read the experiment, or the server does not answer to this host name "
+            "(allowedHosts of the mlflow chart).",
+            404: "Is the path of mlflow_url right (the charts' MLflow lives under /mlflow)?",
+        }.get(status, "")
+        if answer.has_redirect_location:
+            hint = (
+                f"It sends on to {plain_url(answer.headers['Location']).split('/api/')[0]}: make that the mlflow_url."
+            )
+        try:
+            said, code = (str(answer.json().get(key, "")) for key in ("message", "error_code"))
+        except (ValueError, AttributeError):
+            said = code = ""
+        words = f"MLflow at {self._url} refused the request ({status}{f': {said[:200]}' if said else ''}). {hint}"
+        return Refused(words.strip(), code)
+
+    def _post(self, path: str, **body: Any) -> dict[str, Any]:
+        return self._ask("POST", path, json=body)
+
+    def experiment(self, name: str) -> dict[str, Any] | None:
+        """An experiment with its tags; None when there is none of that name, or it was deleted."""
+        try:
+            found = self._ask("GET", "/experiments/get-by-name", params={"experiment_name": name})["experiment"]
+        except Refused as error:
+            if error.code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        return found if found.get("lifecycle_stage") != "deleted" else None
 
     def create(self, name: str) -> str:
         """Make an experiment; returns its id."""
@@ -389,6 +610,10 @@ POD_SECURITY = k8s.V1PodSecurityContext(
 )
 
 
+MEMORY = {"collect": "256Mi", "export": "512Mi", "judge": "512Mi", "compare": "768Mi"}
+"""Memory of a stage's pod where no chart says it."""
+
+
 def amounts(memory: str) -> dict[str, dict[str, str]]:
     """Memory limit and request alike, so that the node can keep the promise; little CPU, since Ollama does the work."""
     return {"requests": {"cpu": "20m", "memory": memory}, "limits": {"cpu": "1", "memory": memory}}
@@ -399,48 +624,85 @@ def resources(memory: str) -> k8s.V1ResourceRequirements:
     return k8s.V1ResourceRequirements(**amounts(memory))
 
 
-def env_of(names: tuple[str, ...], **others: str) -> dict[str, str]:
-    """Parameters as TIPBENCH_* variables, and others as they are."""
-    return {f"TIPBENCH_{name.upper()}": f"{{{{ params.{name} }}}}" for name in names} | others
+def env_of(stage: str, **others: str) -> dict[str, str]:
+    """A stage's parameters as TIPBENCH_* variables, and others as they are."""
+    return {f"TIPBENCH_{name.upper()}": f"{{{{ params.{name} }}}}" for name in read_by(stage)} | others
+
+
+def image_of(stage: str) -> str:
+    """The stage's image as this Airflow's variables have it."""
+    return f"{setting('IMAGE_REPOSITORY', 'tipbench')}/{stage}:{setting('IMAGE_TAG', VERSION)}"
+
+
+def pod_of_variables(stage: str) -> k8s.V1Pod:
+    """A stage's pod as this Airflow's variables have it, where no chart says it."""
+    settings = k8s.V1ConfigMapEnvSource(setting("CONFIG_MAP", "tipbench-config"), optional=True)
+    catalog = k8s.V1ConfigMapVolumeSource(name=setting("CATALOG_CONFIG_MAP", "tipbench-catalog"), optional=True)
+    claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=setting("EXCHANGE_CLAIM", "tipbench-exchange"))
+    fields = {"TIPBENCH_NODE": "spec.nodeName", "TIPBENCH_POD": "metadata.name"}
+    about = [
+        k8s.V1EnvVar(name, value_from=k8s.V1EnvVarSource(field_ref=k8s.V1ObjectFieldSelector(field_path=path)))
+        for name, path in fields.items()
+    ]
+    container = k8s.V1Container(
+        name=stage,
+        image=image_of(stage),
+        image_pull_policy="IfNotPresent",
+        env=[k8s.V1EnvVar("HOME", "/tmp"), *about],  # noqa: S108 - inside the pod
+        env_from=[k8s.V1EnvFromSource(config_map_ref=settings)],
+        security_context=CONTAINER_SECURITY,
+        resources=resources(MEMORY[stage]),
+        termination_message_policy="FallbackToLogsOnError",
+        volume_mounts=[
+            k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108
+            k8s.V1VolumeMount(name="exchange", mount_path=EXCHANGE),
+            k8s.V1VolumeMount(name="catalog", mount_path="/catalog", read_only=True),
+        ],
+    )
+    spec = k8s.V1PodSpec(
+        containers=[container],
+        enable_service_links=False,  # a Service called mlflow would put variables of its own among MLflow's settings
+        security_context=POD_SECURITY,
+        service_account_name=setting("STAGE_SERVICE_ACCOUNT", "tipbench-stage"),
+        # Only a stage that uses Ollama talks to the Kubernetes API, for its lease.
+        automount_service_account_token=stage in ("collect", "judge"),
+        volumes=[
+            k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit="1Gi")),
+            k8s.V1Volume(name="exchange", persistent_volume_claim=claim),
+            k8s.V1Volume(name="catalog", config_map=catalog),
+        ],
+    )
+    return k8s.V1Pod(metadata=k8s.V1ObjectMeta(labels={}), spec=spec)
+
+
+def fitted(template: k8s.V1Pod, stage: str) -> k8s.V1Pod:
+    """A template with the images and Secrets that this Airflow's variables name besides."""
+    container = template.spec.containers[0]
+    if setting("IMAGE_REPOSITORY", "") or setting("IMAGE_TAG", ""):
+        container.image = image_of(stage)
+    pull = template.spec.image_pull_secrets = template.spec.image_pull_secrets or []
+    pull += [
+        k8s.V1LocalObjectReference(name)
+        for name in split(setting("IMAGE_PULL_SECRETS", ""))
+        if name not in {s.name for s in pull}
+    ]
+    sources = container.env_from = container.env_from or []
+    # The export, too, has to know which endpoint a judge is.
+    for variable in ("MLFLOW_SECRET", *(("JUDGE_SECRET",) if stage in ("export", "judge") else ())):
+        name = setting(variable, "")
+        if name and name not in {s.secret_ref.name for s in sources if s.secret_ref}:
+            sources.append(k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name, optional=True)))
+    return template
 
 
 def common(stage: str) -> dict[str, Any]:
-    """What all stages' pods have alike."""
-    sources = [
-        k8s.V1EnvFromSource(
-            config_map_ref=k8s.V1ConfigMapEnvSource(setting("CONFIG_MAP", "tipbench-config"), optional=True)
-        )
-    ]
-    for name in ("MLFLOW_SECRET", *(("JUDGE_SECRET",) if stage == "judge" else ())):
-        if setting(name, ""):
-            sources.append(k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(setting(name, ""), optional=True)))
-    catalog = k8s.V1ConfigMapVolumeSource(name=setting("CATALOG_CONFIG_MAP", "tipbench-catalog"), optional=True)
-    claim = k8s.V1PersistentVolumeClaimVolumeSource(claim_name=setting("EXCHANGE_CLAIM", "tipbench-exchange"))
+    """What the operators of all stages have alike; what their pods have stands in the template."""
     return {
         "name": f"tipbench-{stage}",
         "namespace": NAMESPACE,
-        "image": f"{setting('IMAGE_REPOSITORY', 'tipbench')}/{stage}:{setting('IMAGE_TAG', VERSION)}",
-        "image_pull_policy": "IfNotPresent",
-        "image_pull_secrets": [k8s.V1LocalObjectReference(name) for name in split(setting("IMAGE_PULL_SECRETS", ""))],
-        "env_from": sources,
-        "pod_runtime_info_envs": [
-            k8s.V1EnvVar("TIPBENCH_NODE", value_from=k8s.V1EnvVarSource(field_ref=k8s.V1ObjectFieldSelector(field_path="spec.nodeName")))
-        ],
-        "service_account_name": setting("STAGE_SERVICE_ACCOUNT", "tipbench-stage"),
-        # Only a stage that uses Ollama talks to the Kubernetes API, for its lease.
-        "automount_service_account_token": stage in ("collect", "judge"),
-        "security_context": POD_SECURITY,
-        "volumes": [
-            k8s.V1Volume(name="exchange", persistent_volume_claim=claim),
-            k8s.V1Volume(name="catalog", config_map=catalog),
-            k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit="256Mi")),
-        ],
-        "volume_mounts": [
-            k8s.V1VolumeMount(name="exchange", mount_path=EXCHANGE),
-            k8s.V1VolumeMount(name="catalog", mount_path="/catalog", read_only=True),
-            k8s.V1VolumeMount(name="tmp", mount_path="/tmp"),  # noqa: S108 - inside the pod
-        ],
+        "base_container_name": stage,
         "startup_timeout_seconds": 600,
+        # The operator's own default would win over the template.
         "termination_message_policy": "FallbackToLogsOnError",
         "on_finish_action": "delete_pod",
         "log_pod_spec_on_failure": False,
@@ -454,7 +716,7 @@ def common(stage: str) -> dict[str, Any]:
         # for a task that was changed from outside, and costs a try.
         "startup_check_interval_seconds": 8,
         "poll_interval": 8,
-    }  # fmt: skip
+    }
 
 
 with DAG(
@@ -464,7 +726,7 @@ with DAG(
     schedule=None,
     catchup=False,
     tags=["tipbench"],
-    params=PARAMS,
+    params={name: param for name, (param, _) in PARAMETERS.items()},
     render_template_as_native_obj=False,
     user_defined_filters={"label": label},
     default_args={
@@ -480,29 +742,28 @@ with DAG(
     RESULT = {"TIPBENCH_RESULT_FILE": "/dev/termination-log", "TIPBENCH_RUN": RUN}
 
     @task(retries=0)
-    def plan(params: Any = None, run_id: Any = None) -> list[dict[str, Any]]:
+    def plan(params: Any = None, run_id: Any = None, dag_run: Any = None) -> list[dict[str, Any]]:
         """One collect pod a model. What no schema can say of the parameters is checked here, before anything runs."""
+        if faults := unknown_keys((dag_run.conf if dag_run else None) or {}):
+            raise AirflowFailException(f"{'; '.join(faults)}. The keys are: {', '.join(PARAMETERS)}")
         models, run = split(params["models"]), label(run_id)
         if params["judge"] == "llm" and not params["judge_model"]:
             raise AirflowFailException("judge = llm needs judge_model, e.g. ollama:qwen2.5:1.5b or openai:MODEL")
-        shared = {f"TIPBENCH_{key.upper()}": str(params[key]) for key in STAGE_KEYS if key != "models"}
+        shared = {f"TIPBENCH_{name.upper()}": str(params[name]) for name in read_by("collect")} | RESULT
         pods = []
         for model in models:
-            memory = memory_of(model, params["collect_memory"])
-            env = {
-                **shared,
-                **RESULT,
-                "TIPBENCH_RUN": run,
-                "TIPBENCH_MODELS": model,
-                "TIPBENCH_SPOOL": f"{EXCHANGE}/spool/{label(model)}",
+            pod = {
+                "env_vars": shared
+                | {
+                    "TIPBENCH_RUN": run,
+                    "TIPBENCH_MODELS": model,
+                    "TIPBENCH_SPOOL": f"{EXCHANGE}/spool/{label(model)}",
+                },
+                "labels": pod_labels("collect", label(params["experiment"]), run, label(model)),
             }
-            pods.append(
-                {
-                    "env_vars": env,
-                    "labels": pod_labels("collect", label(params["experiment"]), run, label(model)),
-                    "container_resources": amounts(memory),
-                }
-            )
+            if memory := memory_of(model, params["collect_memory"]):
+                pod["container_resources"] = amounts(memory)
+            pods.append(pod)
         return pods
 
     planned = plan()
@@ -515,34 +776,34 @@ with DAG(
         **common("collect"),
     ).expand_kwargs(planned)
 
+    # Who is asked to judge, and who a judge pod is.
+    JUDGE = "{{ params.judge_model if params.judge == 'llm' else 'baseline' }}"
+    ASKED = "{{ {'manual': 'manual', 'skip': 'anyone', 'llm': params.judge_model}.get(params.judge, 'baseline') }}"
+
     export_for_judge = ExportPod(
         task_id="export_for_judge",
         arguments=[
-            *("judge", "export", "--out", f"{FOLDER}/judge.json", "--aside", "--expect", "{{ params.models }}"),
+            *("judge", "export", "--out", f"{FOLDER}/judge.json", "--aside", "--for", ASKED),
+            *("--expect", "{{ params.models }}"),
         ],
-        env_vars=env_of(("experiment", "mlflow_url"), TIPBENCH_RESULT_FILE="/airflow/xcom/return.json", TIPBENCH_RUN=RUN),
+        env_vars=env_of("export", TIPBENCH_RESULT_FILE="/airflow/xcom/return.json", TIPBENCH_RUN=RUN),
         labels=pod_labels("export", **LABELS),
-        container_resources=resources("512Mi"),
         do_xcom_push=True,
         # A model that failed or was refused does not keep the others from being judged; export fails when there is nothing of any.
         trigger_rule=TriggerRule.ALL_DONE,
         **common("export"),
-    )  # fmt: skip
+    )
 
     @task.branch
     def pick_judge(params: Any = None) -> str:
         """Where the scores come from."""
         return {"manual": "await_scores", "skip": "compare"}.get(params["judge"], "judge")
 
-    judge = StagePod(
+    judge = JudgePod(
         task_id="judge",
-        arguments=[
-            *("judge", "score", "{{ ti.xcom_pull('export_for_judge') }}", "--apply"),
-            *("--with", "{{ 'baseline' if params.judge == 'baseline' else params.judge_model }}"),
-        ],
-        env_vars=env_of(("mlflow_url", "ollama_url"), **RESULT),
+        arguments=["judge", "score", "{{ ti.xcom_pull('export_for_judge') }}", "--apply", "--with", JUDGE],
+        env_vars=env_of("judge", **RESULT),
         labels=pod_labels("judge", **LABELS),
-        container_resources=resources("512Mi"),
         pool=setting("POOL", "ollama"),
         **common("judge"),
     )
@@ -552,9 +813,8 @@ with DAG(
     compare = StagePod(
         task_id="compare",
         arguments=["compare", "--out", f"{FOLDER}/report"],
-        env_vars=env_of(("experiment", "mlflow_url"), **RESULT),
+        env_vars=env_of("compare", **RESULT),
         labels=pod_labels("compare", **LABELS),
-        container_resources=resources("768Mi"),
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
         **common("compare"),
     )

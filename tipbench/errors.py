@@ -11,6 +11,7 @@ EXIT_USAGE = 2
 EXIT_ALL_REFUSED = 3
 EXIT_SOME_FAILED = 4
 EXIT_UNREACHABLE = 5
+EXIT_GATE = 6
 
 
 class TipbenchError(Exception):

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from tipbench.errors import InputError
+from tipbench.files import explained
 
 VARIABLE = "TIPBENCH_RESULT_FILE"
 LONGEST = 3500
@@ -31,12 +31,11 @@ def leave(stage: str, exit_code: int, result: Mapping[str, Any], error: str = ""
     shortest = 2000
     while len(content := json.dumps(_clipped(body, shortest)).encode()) > LONGEST and shortest > 20:
         shortest //= 2
-    try:
+    # In place: a termination message is a file that the kubelet mounts, and cannot be renamed over.
+    with explained(f"{VARIABLE}={target}"):
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    except OSError as problem:
-        raise InputError(f"{VARIABLE}={target}: cannot be written ({problem.strerror})") from problem
 
 
 def _clipped(value: Any, longest: int) -> Any:

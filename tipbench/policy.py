@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import re
+import os
 from dataclasses import dataclass
+from typing import Protocol
+
+from tipbench.memory.meter import Reading
+from tipbench.memory.need import CACHE_ELEMENT, MemoryEstimate, ModelShape, Setting, estimate, largest_context
+from tipbench.model_names import parameters_in_name
+from tipbench.quantities import size
 
 RUNTIME_OVERHEAD = 160 * 1024**2
-"""Bytes that Ollama takes beyond weights and KV cache: server, runner and compute buffers.
+"""Bytes counted beyond weights and KV cache for a model of which no more than these is known."""
 
-Measured with Ollama 0.17.4 and a 135M model: 75 MiB server + 50 MiB runner; larger models have larger compute buffers.
-"""
 
-_SIZE_IN_TAG = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-_UNITS |= {unit + "i": 1024**power for power, unit in enumerate("KMGT", start=1)}
+_SWITCH = {"1": True, "true": True, "0": False, "false": False}
+
+
+class Facts(Protocol):
+    """What is asked of a model's facts here (see `ModelFacts`)."""
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The file's size."""
+
+    @property
+    def kv_bytes_per_token(self) -> int | None:
+        """Of an f16 cache."""
+
+    @property
+    def shape(self) -> ModelShape | None:
+        """What the need is worked out from."""
 
 
 @dataclass(frozen=True)
@@ -24,33 +42,9 @@ class Verdict:
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class MemoryEstimate:
-    """What a loaded model will take, in bytes."""
-
-    weights: int
-    kv_cache: int
-    overhead: int = RUNTIME_OVERHEAD
-
-    @property
-    def total(self) -> int:
-        """Weights + KV cache + overhead, in bytes."""
-        return self.weights + self.kv_cache + self.overhead
-
-
-def parameters_in_tag(model: str) -> float | None:
-    """Parameters that a tag promises, as a count: "llama3.2:3b" -> 3e9, "x:8x7b" -> 56e9; None if it promises none."""
-    name, _, tag = model.lower().rpartition(":")
-    match = _SIZE_IN_TAG.search(tag if name else model.lower())
-    if match is None:
-        return None
-    experts, number, unit = match.groups()
-    return int(experts or 1) * float(number) * (1e9 if unit == "b" else 1e6)
-
-
 def check_tag(model: str, max_model_b: float) -> Verdict:
     """The verdict before a model is pulled, by what its tag promises; a tag without a size passes."""
-    promised = parameters_in_tag(model)
+    promised = parameters_in_name(model)
     if promised is not None and promised > max_model_b * 1e9:
         return Verdict(
             False, f"{model} promises {promised / 1e9:g} billion parameters, over the limit of {max_model_b:g}"
@@ -76,38 +70,86 @@ def check_parameters(model: str, parameters: int | None, max_model_b: float) -> 
 def estimate_memory(
     size_bytes: int | None, kv_bytes_per_token: int | None, num_ctx: int, parallel: int = 1
 ) -> MemoryEstimate | None:
-    """Weights + KV cache of `parallel` slots of `num_ctx` tokens each + overhead; None when the sizes are unknown."""
+    """Weights + KV cache of `parallel` slots of `num_ctx` tokens each + overhead; None when the sizes are unknown.
+
+    For a model whose shape is not known; `need` is the better one.
+    """
     if size_bytes is None or kv_bytes_per_token is None:
         return None
-    return MemoryEstimate(weights=size_bytes, kv_cache=kv_bytes_per_token * num_ctx * parallel)
+    return MemoryEstimate(size_bytes, kv_bytes_per_token * num_ctx * parallel, overhead=RUNTIME_OVERHEAD)
 
 
-def check_memory(model: str, estimate: MemoryEstimate | None, limit: int | None) -> Verdict:
-    """The verdict on the estimate against the memory limit in bytes; no limit, no objection."""
+def need(facts: Facts, num_ctx: int, parallel: int = 1, engine: str = "ollama") -> MemoryEstimate | None:
+    """What a model will take in memory under these options; None when too little is known of it."""
+    if facts.shape is None:
+        return estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, num_ctx, parallel)
+    return estimate(facts.shape, _setting(num_ctx, parallel, engine))
+
+
+def fits(facts: Facts, limit: int, parallel: int = 1, engine: str = "ollama") -> int | None:
+    """The largest `num_ctx` with which the model fits into `limit` bytes, 0 for none; None when too little is known of it."""
+    if facts.shape is None:
+        return None
+    return largest_context(facts.shape, limit, _setting(0, parallel, engine))
+
+
+def _setting(num_ctx: int, parallel: int, engine: str) -> Setting:
+    """How the engine runs a model. What the server was told (its cache's type, flash attention) is in variables of Ollama's own."""
+    embedded = engine == "embedded"
+    cache, flash = (
+        os.environ.get("OLLAMA_KV_CACHE_TYPE", "").lower(),
+        os.environ.get("OLLAMA_FLASH_ATTENTION", "").lower(),
+    )
+    return Setting(
+        num_ctx,
+        parallel,
+        cache_type=cache if cache in CACHE_ELEMENT and not embedded else "f16",
+        flash_attention=None if embedded or flash not in _SWITCH else _SWITCH[flash],
+        loader="embedded" if embedded else None,
+    )
+
+
+def check_memory(
+    model: str, estimate: MemoryEstimate | None, limit: int | None, measured: Reading | None = None
+) -> Verdict:
+    """The verdict on the memory needed against the limit in bytes; no limit, no objection.
+
+    `measured` is what an earlier run of the same model, options and engine took: the fact comes before the estimate.
+    """
     if limit is None:
         return Verdict(True)
+    advice = f"over the memory limit of {format_bytes(limit)}; raise the limit, or lower num_ctx or parallel"
+    if measured is not None:
+        if measured.size <= limit:
+            return Verdict(True)
+        return Verdict(
+            False,
+            f"{model} took {format_bytes(measured.size)} in an earlier run (measured: {measured.source}), {advice}",
+        )
     if estimate is None:
         return Verdict(
             False, f"{model} does not state its sizes, so the memory limit of {format_bytes(limit)} cannot be checked"
         )
     if estimate.total > limit:
-        return Verdict(
-            False,
-            f"{model} needs about {format_bytes(estimate.total)} (weights {format_bytes(estimate.weights)}, KV cache "
-            f"{format_bytes(estimate.kv_cache)}, overhead {format_bytes(estimate.overhead)}), over the memory limit of "
-            f"{format_bytes(limit)}; raise the limit, or lower num_ctx or parallel",
-        )
+        return Verdict(False, f"{model} needs about {spelled_out(estimate)}, {advice}")
     return Verdict(True)
+
+
+def spelled_out(estimate: MemoryEstimate) -> str:
+    """The sum, term by term."""
+    terms = {
+        "weights": estimate.weights,
+        "KV cache": estimate.kv_cache,
+        "compute buffers": estimate.compute,
+        "overhead": estimate.overhead,
+    }
+    parts = ", ".join(f"{name} {format_bytes(size)}" for name, size in terms.items() if size)
+    return f"{format_bytes(estimate.total)} ({parts})"
 
 
 def parse_bytes(text: str) -> int | None:
     """`"2Gi"` -> 2147483648, as Kubernetes writes quantities; empty text -> None. Raises ValueError on anything else."""
-    if not text:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGT]i?)?B?", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size; write it like 512Mi or 2Gi")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return size(text) if text.strip() else None
 
 
 def format_bytes(count: int) -> str:

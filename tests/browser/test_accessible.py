@@ -24,6 +24,7 @@ PAGES = {
     "judge-name": f"#/judge/{FILLED}?rename",
     "judge-done": f"#/judge/{FILLED}",
     "compare": f"#/compare?a={FILLED}&b=tip-bench-second",
+    "import": "#/import",
     "run": "#/run/",
     "missing": "#/run/never-was",
     "login": "#/login",

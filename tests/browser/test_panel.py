@@ -411,3 +411,24 @@ def test_the_theme_is_remembered(visit: Visit) -> None:
     page.reload()
     page.get_by_role("button", name="Use the light theme").wait_for()
     assert page.evaluate(ground) == dark != light
+
+
+def test_a_table_is_checked_then_imported(visit: Visit, tmp_path: Path) -> None:
+    head = "model,prompt,scenario,text,judge,judge_kind,relevance,actionability,tone"
+    rows = [f"m{m},p,s{s},Tip {m} {s}.,ann,human,{2 + 2 * m},3,4" for m in range(2) for s in range(3)]
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("\n".join([head, *rows]))
+    bad.write_text("\n".join([head, rows[0].replace(",4", ",9")]))
+    page = visit("")
+    page.get_by_role("link", name="Import").click()
+    page.get_by_label("Experiment").fill("tip-bench-imported")
+    page.get_by_label("Table").set_input_files(bad)
+    page.get_by_role("button", name="Import").click()
+    page.get_by_text("line 2, tone: '9' is outside the scale of 1 to 5").wait_for()
+    page.get_by_label("Table").set_input_files(good)
+    page.get_by_role("button", name="Check only").click()
+    page.get_by_text("It would bring").wait_for()
+    page.get_by_role("button", name="Import").click()
+    page.get_by_role("link", name="See the leaderboard").click()
+    page.get_by_role("heading", name="tip-bench-imported").wait_for()
+    page.get_by_role("link", name="Download Scores").wait_for()

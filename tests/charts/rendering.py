@@ -35,14 +35,16 @@ class Failed(Exception):
     """helm turned the values down; the message is what it said."""
 
 
-def render(chart: str, values_file: str | None = None, set: dict[str, Any] | None = None) -> list[Object]:
-    """The objects that an install of `chart` as release `chart` makes, tests included. Raises Failed."""
-    return json.loads(_render(chart, values_file, json.dumps(set or {})))  # type: ignore[no-any-return]
+def render(
+    chart: str, values_file: str | None = None, set: dict[str, Any] | None = None, release: str | None = None
+) -> list[Object]:
+    """The objects that an install of `chart` as release `chart` (or as named) makes, tests included. Raises Failed."""
+    return json.loads(_render(chart, values_file, json.dumps(set or {}), release or chart))  # type: ignore[no-any-return]
 
 
 @functools.cache
-def _render(chart: str, values_file: str | None, values: str) -> str:
-    command = ["helm", "template", chart, str(CHARTS / chart), "--namespace", NAMESPACE, "--values", "-"]
+def _render(chart: str, values_file: str | None, values: str, release: str) -> str:
+    command = ["helm", "template", release, str(CHARTS / chart), "--namespace", NAMESPACE, "--values", "-"]
     if values_file:
         command[-2:-2] = ["--values", str(CHARTS / chart / values_file)]
     done = subprocess.run(command, input=values, capture_output=True, text=True, check=False)

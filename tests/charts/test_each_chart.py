@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.charts.rendering import CHARTS, NAMES, Object, Pod, env, find, kind, matches, pods, quantity, render
+from tests.charts.rendering import CHARTS, NAMES, Failed, Object, Pod, env, find, kind, matches, pods, quantity, render
 from tipbench.config import json_schema
+from tipbench.memory.sidecar import PORT as SIDECAR_PORT
 
 pytestmark = pytest.mark.charts
 
@@ -36,7 +37,7 @@ def job_pod(objects: list[Object]) -> Pod:
 
 @pytest.mark.parametrize("values_file", [None, "values-kind.yaml", "values-prod.yaml"])
 def test_ollama_holds_one_model_and_its_memory_is_its_limit(values_file: str | None) -> None:
-    (server,) = pod_of(render("ollama", values_file), "StatefulSet/ollama").containers
+    (server,) = pod_of(render("ollama", values_file), "StatefulSet/ollama").spec["containers"]
     assert server["resources"]["requests"]["memory"] == server["resources"]["limits"]["memory"]
     policy = {
         "OLLAMA_MAX_LOADED_MODELS": "1",
@@ -48,7 +49,7 @@ def test_ollama_holds_one_model_and_its_memory_is_its_limit(values_file: str | N
 
 
 def test_ollama_keeps_everything_it_writes_on_its_volume() -> None:
-    (server,) = pod_of(render("ollama"), "StatefulSet/ollama").containers
+    (server,) = pod_of(render("ollama"), "StatefulSet/ollama").spec["containers"]
     paths = {mount["name"]: mount["mountPath"] for mount in server["volumeMounts"]}
     assert env(server)["HOME"] == paths["data"]
     assert env(server)["OLLAMA_MODELS"].startswith(paths["data"] + "/")
@@ -65,6 +66,61 @@ def test_ollama_replicas_have_an_address_each_and_all_get_the_models() -> None:
     assert urls == airflow["data"]["TIPBENCH_OLLAMA_URL"]
 
 
+def needs() -> dict[str, dict[str, list[int]]]:
+    return json.loads((CHARTS / "ollama" / "files" / "memory.json").read_text())  # type: ignore[no-any-return]
+
+
+def memory_of_ollama(values: Object) -> str:
+    (server,) = pod_of(render("ollama", set=values), "StatefulSet/ollama").spec["containers"]
+    return str(server["resources"]["limits"]["memory"])
+
+
+@pytest.mark.parametrize("num_ctx", [512, 1024, 1500, 8192, 32768, 1_000_000])
+@pytest.mark.parametrize("tags", [["qwen2.5:0.5b"], ["gemma3:1b", "qwen2.5:1.5b"], ["qwen2.5:0.5b", "llama3.2:3b"]])
+def test_ollama_without_a_memory_gets_what_its_largest_model_needs(tags: list[str], num_ctx: int) -> None:
+    def need(tag: str) -> int:
+        known = {int(context): sums[0] for context, sums in needs()[tag].items()}
+        return known[min([c for c in known if c >= num_ctx], default=max(known))]
+
+    assert memory_of_ollama({"models": {"tags": tags, "numCtx": num_ctx}}) == f"{max(map(need, tags))}Mi"
+
+
+def test_ollama_refuses_a_memory_that_cannot_hold_the_largest_model_with_the_sum() -> None:
+    total, weights, cache, buffers, overhead = needs()["llama3.2:3b"]["2048"]
+    assert memory_of_ollama({"memory": f"{total}Mi"}) == f"{total}Mi"
+    words = f"llama3.2:3b.*2048 it needs {total}Mi .weights {weights} . KV cache {cache} . buffers {buffers} . overhead {overhead} MiB"
+    for too_little in (f"{total - 1}Mi", "1Gi", "1500M", "2.2Gi"):
+        with pytest.raises(Failed, match=words):
+            render("ollama", set={"memory": too_little})
+
+
+def test_ollama_knows_models_of_ones_own_by_their_value_only() -> None:
+    own = {"tags": ["my:7b", "qwen2.5:0.5b"]}
+    with pytest.raises(Failed, match="my:7b"):
+        render("ollama", set={"models": own})
+    assert memory_of_ollama({"memory": "1Gi", "models": own}) == "1Gi"
+    assert memory_of_ollama({"models": {**own, "memory": {"my:7b": "5.5Gi"}}}) == "5632Mi"
+    with pytest.raises(Failed, match="cannot hold my:7b"):
+        render("ollama", set={"memory": "5Gi", "models": {**own, "memory": {"my:7b": "5.5Gi"}}})
+
+
+def test_ollamas_table_is_what_the_policys_rule_says() -> None:
+    done = subprocess.run(
+        [sys.executable, str(CHARTS / "memory.py"), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_ollamas_meter_sees_the_servers_processes_and_has_no_other_right() -> None:
+    pod = pod_of(render("ollama"), "StatefulSet/ollama")
+    (meter,) = pod.spec["initContainers"]
+    assert pod.spec["shareProcessNamespace"] is True and meter["restartPolicy"] == "Always"
+    assert pod.spec["automountServiceAccountToken"] is False and "volumeMounts" not in meter
+    assert meter["ports"] == [{"name": "memory", "containerPort": SIDECAR_PORT}]
+    without = pod_of(render("ollama", set={"memoryMeter": {"enabled": False}}), "StatefulSet/ollama").spec
+    assert "initContainers" not in without and "shareProcessNamespace" not in without
+
+
 def test_ollama_on_a_gpu_node() -> None:
     gpu = {
         "extraLimits": {"nvidia.com/gpu": 1},
@@ -73,7 +129,7 @@ def test_ollama_on_a_gpu_node() -> None:
         "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
     }
     pod = pod_of(render("ollama", set=gpu), "StatefulSet/ollama")
-    resources = pod.containers[0]["resources"]
+    resources = pod.spec["containers"][0]["resources"]
     assert resources["requests"]["nvidia.com/gpu"] == resources["limits"]["nvidia.com/gpu"] == 1
     assert pod.spec["runtimeClassName"] == "nvidia"
     assert pod.spec["nodeSelector"] == {"gpu": "yes"}
@@ -86,7 +142,7 @@ def test_ollama_models_are_provided_by_a_job_that_helm_waits_for() -> None:
     assert "annotations" not in job["metadata"], "a hook would run after --wait, and hide its logs"
     assert "ttlSecondsAfterFinished" not in job["spec"]
     assert env(job_pod(objects).containers[0])["MODELS"] == "smollm2:135m,smollm2:135m-brief"
-    assert not kind(render("ollama", set={"models": {"tags": []}}), "Job")
+    assert not kind(render("ollama", set={"memory": "1Gi", "models": {"tags": []}}), "Job")
 
 
 # -- mlflow --------------------------------------------------------------------------------------
@@ -250,14 +306,44 @@ def test_airflow_may_do_in_its_namespace_what_the_operator_needs_and_no_more() -
         ("", "pods"): {"create", "get", "list", "watch", "patch", "delete"},
         ("", "pods/log"): {"get"},
         ("", "pods/exec"): {"create", "get"},
+        ("", "configmaps"): {"get"},
         ("", "events"): {"list", "watch"},
         ("events.k8s.io", "events"): {"list", "watch"},
     }
 
 
+def test_airflow_may_read_the_pods_template_and_no_other_configmap() -> None:
+    (rule,) = [r for r in find(render("airflow", set={"tipbench": {"release": "tips"}}), "Role", "airflow")["rules"] if "configmaps" in r["resources"]]  # fmt: skip
+    assert rule["resourceNames"] == ["tips-pods"]
+
+
+def test_airflow_names_images_only_where_it_is_told_to() -> None:
+    """What the stages are, the tipbench release says; who named them here before still has them."""
+    assert not {"TIPBENCH_IMAGE_REPOSITORY", "TIPBENCH_IMAGE_TAG"} & airflow_config().keys()
+    config = airflow_config(stages={"repository": "registry.example/tips"})
+    assert config["TIPBENCH_IMAGE_REPOSITORY"] == "registry.example/tips"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", config["TIPBENCH_IMAGE_TAG"])
+
+
+def test_airflow_asks_for_what_kind_has_only_there() -> None:
+    assert "TIPBENCH_MODELS" not in airflow_config()
+    tags = yaml.safe_load((CHARTS / "ollama" / "values-kind.yaml").read_text())["models"]["tags"]
+    on_kind = find(render("airflow", "values-kind.yaml"), "ConfigMap", "airflow-config")["data"]
+    assert (
+        on_kind["TIPBENCH_MODELS"]
+        == ",".join(tags)
+        == config_of(render("tipbench", "values-kind.yaml"))["TIPBENCH_MODELS"]
+    )
+
+
 def test_airflow_names_what_the_tipbench_chart_makes() -> None:
     config, made = airflow_config(), {o["metadata"]["name"] for o in render("tipbench")}
-    for key in ("TIPBENCH_CONFIG_MAP", "TIPBENCH_EXCHANGE_CLAIM", "TIPBENCH_STAGE_SERVICE_ACCOUNT"):
+    for key in (
+        "TIPBENCH_POD_TEMPLATE",
+        "TIPBENCH_CONFIG_MAP",
+        "TIPBENCH_EXCHANGE_CLAIM",
+        "TIPBENCH_STAGE_SERVICE_ACCOUNT",
+    ):
         assert config[key] in made
     assert config["TIPBENCH_MLFLOW_URL"] == config_of(render("tipbench"))["TIPBENCH_MLFLOW_URL"]
 
@@ -338,7 +424,7 @@ def test_configuration_leaves_out_what_is_empty_and_writes_numbers_as_they_are()
 def test_stages_know_the_limits_of_the_ollama_they_use(environment: str) -> None:
     """tipbench cannot read the other release: the two values files have to agree."""
     file = f"values-{environment}.yaml"
-    (server,) = pod_of(render("ollama", file), "StatefulSet/ollama").containers
+    (server,) = pod_of(render("ollama", file), "StatefulSet/ollama").spec["containers"]
     config = config_of(render("tipbench", file))
     assert config["TIPBENCH_MEMORY_LIMIT"] == server["resources"]["limits"]["memory"]
     assert config["TIPBENCH_NUM_THREAD"] == server["resources"]["limits"]["cpu"]
@@ -439,7 +525,7 @@ def test_guard_rails_admit_all_four_releases(environment: str) -> None:
         assert size <= quantity(max_storage(objects["tipbench"])), claim["metadata"]["name"]
         total["requests.storage"] += replicas * size
     (quota,) = kind(objects["tipbench"], "ResourceQuota")
-    (ollama,) = pod_of(objects["ollama"], "StatefulSet/ollama").containers
+    (ollama,) = pod_of(objects["ollama"], "StatefulSet/ollama").spec["containers"]
     spare = quantity(ollama["resources"]["limits"]["memory"])
     for what, used in total.items():
         assert used + (spare if what.endswith(".memory") else 0) <= quantity(quota["spec"]["hard"][what]), what
@@ -479,6 +565,84 @@ def test_api_gets_airflows_login_and_every_admin_token() -> None:
     assert not login.keys() & env(without.containers[0]).keys()
 
 
+@pytest.mark.parametrize(
+    ("values", "trusted"),
+    [
+        ({}, None),
+        ({"ingress": {"enabled": True, "hosts": ["a.example"]}}, "*"),
+        ({"ingress": {"enabled": True, "hosts": ["a.example"]}, "api": {"trustedProxies": "10.0.0.0/8"}}, "10.0.0.0/8"),
+        ({"api": {"trustedProxies": "192.0.2.1"}}, "192.0.2.1"),
+    ],
+)
+def test_api_believes_the_proxies_that_it_is_told(values: Object, trusted: str | None) -> None:
+    (api,) = pod_of(render("tipbench", set=values), "Deployment/tipbench-api").containers
+    assert env(api).get("FORWARDED_ALLOW_IPS") == trusted
+
+
+def test_api_under_a_path_is_reached_there() -> None:
+    values = {"ingress": {"enabled": True, "hosts": ["a.example"]}, "api": {"rootPath": "/tools/tips"}}
+    objects = render("tipbench", set=values)
+    (api,) = pod_of(objects, "Deployment/tipbench-api").containers
+    assert env(api)["TIPBENCH_ROOT_PATH"] == "/tools/tips"
+    (ingress,) = kind(objects, "Ingress")
+    assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == "/tools/tips"
+
+
+def test_a_judged_file_gets_through_the_ingress() -> None:
+    """What the API takes, nginx has to let through; a user's own annotations are added to it."""
+    from tipbench.api.web import APPLY_LIMIT
+
+    values = {"ingress": {"enabled": True, "hosts": ["a.example"], "annotations": {"mine": "yes"}}}
+    (ingress,) = kind(render("tipbench", set=values), "Ingress")
+    assert ingress["metadata"]["annotations"] == {"nginx.ingress.kubernetes.io/proxy-body-size": "32m", "mine": "yes"}
+    assert APPLY_LIMIT == 32 * 1024**2
+
+
+# -- network policies ------------------------------------------------------------------------------
+
+
+def egress(chart: str, policy: str, **values: Any) -> list[Object]:
+    """The egress rules of a policy."""
+    return find(render(chart, set=values), "NetworkPolicy", policy)["spec"]["egress"]  # type: ignore[no-any-return]
+
+
+def ports(rules: list[Object]) -> set[int]:
+    """Every port that some rule opens."""
+    return {port["port"] for rule in rules for port in rule.get("ports", [])}
+
+
+def test_dns_is_reached_where_it_listens_on_openshift_too() -> None:
+    for chart in NAMES:
+        for policy in kind(render(chart), "NetworkPolicy"):
+            rules = policy["spec"].get("egress", [])
+            assert (53 in ports(rules)) is (5353 in ports(rules)), policy["metadata"]["name"]
+
+
+def test_models_are_pulled_through_a_forward_proxy_too() -> None:
+    assert {443, 3128} <= ports(egress("ollama", "ollama"))
+    assert not {443, 3128} & ports(egress("ollama", "ollama", networkPolicy={"allowPull": False}))
+    more = [{"ports": [{"port": 9999}]}]
+    assert 9999 in ports(egress("ollama", "ollama", networkPolicy={"allowPull": False, "extraEgress": more}))
+
+
+@pytest.mark.parametrize(("chart", "policy"), [("tipbench", "tipbench-lease"), ("airflow", "airflow-kubernetes")])
+def test_the_kubernetes_api_is_reached_at_its_addresses_where_they_are_named(chart: str, policy: str) -> None:
+    (rule,) = egress(chart, policy)
+    assert ports([rule]) == {443, 6443} and "to" not in rule
+    named = {"kubernetesApiPorts": [6443], "kubernetesApiCidrs": ["172.18.0.2/32"]}
+    (rule,) = egress(chart, policy, networkPolicy=named)
+    assert ports([rule]) == {6443} and rule["to"] == [{"ipBlock": {"cidr": "172.18.0.2/32"}}]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("", 443), ("https://s3.example.com", 443), ("http://s3.example.com", 80), ("http://minio.storage:9000", 9000)],
+)
+def test_mlflow_reaches_its_bucket_at_the_endpoints_port(endpoint: str, port: int) -> None:
+    rules = egress("mlflow", "mlflow", artifacts={"s3": {"bucket": "tips", "endpoint": endpoint}})
+    assert port in ports(rules)
+
+
 def test_api_can_be_left_out() -> None:
     objects = render("tipbench", set={"api": {"enabled": False}})
     assert not [one for one in objects if one["metadata"]["labels"]["app.kubernetes.io/component"] in ("api", "test")]
@@ -501,7 +665,8 @@ FLOWS = [
     ("mlflow", "Deployment/mlflow", "mlflow", "StatefulSet/mlflow-postgresql", True),
     ("ollama", "Job/ollama-models", "ollama", "StatefulSet/ollama", True),
     ("tipbench", "CronJob/tipbench-compare", "airflow", "Deployment/airflow-api-server", False),
-    ("tipbench", "CronJob/tipbench-export", "ollama", "StatefulSet/ollama", False),
+    ("tipbench", "CronJob/tipbench-export", "ollama", "StatefulSet/ollama", True),
+    ("tipbench", "CronJob/tipbench-compare", "ollama", "StatefulSet/ollama", False),
     ("tipbench", "Deployment/tipbench-api", "mlflow", "StatefulSet/mlflow-postgresql", False),
     ("airflow", "Deployment/airflow-scheduler", "mlflow", "StatefulSet/mlflow-postgresql", False),
     ("mlflow", "Deployment/mlflow", "airflow", "StatefulSet/airflow-postgresql", False),

@@ -29,6 +29,7 @@ def dagbag(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
     }
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TIPBENCH_MODELS", raising=False)
         for name, value in (airflow | CLUSTER).items():
             patch.setenv(name, value)
         from airflow.dag_processing.dagbag import DagBag

@@ -5,12 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.dags.conftest import CLUSTER
+from tipbench.cluster import fitted_name
 from tipbench.config import json_schema
 
 pytestmark = pytest.mark.dags
@@ -159,19 +164,66 @@ def plan(dag: Any, **conf: Any) -> list[dict[str, Any]]:
     return function(params=dict(dag.params.dump()) | conf, run_id="manual__2026-11-24T20:00:00+00:00")
 
 
-def test_every_model_gets_a_pod_with_its_own_memory_labels_and_journal(dag: Any) -> None:
+def test_every_model_gets_a_pod_with_its_own_memory_labels_and_journal(dag: Any, module: ModuleType) -> None:
     pods = plan(dag, models="a:1b, b/c:2b,a:1b", collect_memory="256Mi,b/c:2b=512Mi", experiment="tip-bench-x")
     assert [p["env_vars"]["TIPBENCH_MODELS"] for p in pods] == ["a:1b", "b/c:2b"]
     assert [p["container_resources"]["limits"]["memory"] for p in pods] == ["256Mi", "512Mi"]
     assert pods[0]["container_resources"]["requests"]["memory"] == "256Mi"
     assert pods[1]["labels"] | {} == pods[1]["labels"] | {
-        "tipbench.dev/model": "b-c-2b",
+        "tipbench.dev/model": module.label("b/c:2b"),
         "tipbench.dev/stage": "collect",
         "tipbench.dev/experiment": "tip-bench-x",
-        "tipbench.dev/run": "manual__2026-11-24T20-00-00-00-00",
+        "tipbench.dev/run": module.label("manual__2026-11-24T20:00:00+00:00"),
         "app.kubernetes.io/part-of": "tipbench",
     }
     assert len({p["env_vars"]["TIPBENCH_SPOOL"] for p in pods}) == 2
+
+
+def test_without_a_word_on_memory_the_template_says_it(dag: Any) -> None:
+    assert "container_resources" not in plan(dag, models="a:1b")[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("a/b:1", "a-b:1"),
+        ("org/Some-Long-Model-GGUF:Q4_K_M" * 3, "org/Some-Long-Model-GGUF:Q4_K_S" * 3),
+        ("a:1", "a-1"),
+    ],
+)
+def test_models_whose_labels_would_be_alike_share_neither_label_nor_journal(dag: Any, one: str, other: str) -> None:
+    first, second = plan(dag, models=f"{one},{other}")
+    assert first["labels"]["tipbench.dev/model"] != second["labels"]["tipbench.dev/model"]
+    assert first["env_vars"]["TIPBENCH_SPOOL"] != second["env_vars"]["TIPBENCH_SPOOL"]
+
+
+@given(st.text(max_size=150))
+def test_names_are_made_by_the_rule_of_the_package(module: ModuleType, text: str) -> None:
+    assert module.label(text) == fitted_name(text)
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ({"model": "a:1b"}, "no key 'model'; did you mean 'models'?"),
+        ({"n-tips": 3}, "no key 'n-tips'; did you mean 'n_tips'?"),
+        ({"Prompts": "v1"}, "did you mean 'prompts'?"),
+        ({"frobnicate": 1}, "no key 'frobnicate'. The keys are: models, prompts,"),
+    ],
+)
+def test_a_key_of_the_conf_that_is_no_parameter_is_refused_with_the_one_that_was_meant(
+    dag: Any, conf: dict[str, Any], words: str
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    function = dag.get_task("plan").python_callable
+    with pytest.raises(AirflowFailException, match=re.escape(words)):
+        function(params=dict(dag.params.dump()), run_id="r", dag_run=SimpleNamespace(conf=conf))
+
+
+@given(st.dictionaries(st.sampled_from(["models", "n_tips", "judge", "seed"]), st.integers(), max_size=4))
+def test_known_keys_are_never_refused(module: ModuleType, conf: dict[str, Any]) -> None:
+    assert module.unknown_keys(conf) == []
 
 
 def test_every_parameter_of_a_stage_reaches_the_pod_as_the_commands_variable(dag: Any) -> None:
@@ -209,13 +261,12 @@ def pod_of(dag: Any, name: str) -> Any:
     """The pod that a task would start, without a cluster."""
     task = dag.get_task(name)
     if name == "collect":
-        task = task.unmap({"env_vars": {"A": "1"}, "labels": {"x": "y"}, **plan_resources(dag)})
+        task = task.unmap(plan(dag, collect_memory="300Mi")[0])
     task.name = task._set_name(task.name)
-    return task.build_pod_request_obj(None, dry_run=True)
-
-
-def plan_resources(dag: Any) -> dict[str, Any]:
-    return {"container_resources": plan(dag)[0]["container_resources"]}
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in CLUSTER.items():
+            patch.setenv(variable, value)
+        return task.build_pod_request_obj(None, dry_run=True)
 
 
 @pytest.mark.parametrize("name", ["collect", "judge", "compare"])
@@ -234,6 +285,7 @@ def test_a_pod_is_restricted_and_limited(dag: Any, name: str) -> None:
     sources = pod.spec.containers[0].env_from
     assert "tipbench-config" in [s.config_map_ref.name for s in sources if s.config_map_ref]
     assert "mlflow-auth" in [s.secret_ref.name for s in sources if s.secret_ref]
+    assert pod.spec.enable_service_links is False
 
 
 # -- what it says when a pod fails ---------------------------------------------------------------
@@ -243,11 +295,11 @@ def failed_pod(**terminated: Any) -> Any:
     from kubernetes.client import models as k8s
 
     state = k8s.V1ContainerState(terminated=k8s.V1ContainerStateTerminated(**terminated))
-    status = k8s.V1ContainerStatus(name="base", state=state, image="i", image_id="i", ready=False, restart_count=0)
+    status = k8s.V1ContainerStatus(name="collect", state=state, image="i", image_id="i", ready=False, restart_count=0)
     limits = k8s.V1ResourceRequirements(limits={"memory": "40Mi"})
     return k8s.V1Pod(
         metadata=k8s.V1ObjectMeta(name="tipbench-collect-abc"),
-        spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base", resources=limits)]),
+        spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="collect", resources=limits)]),
         status=k8s.V1PodStatus(phase="Failed", container_statuses=[status]),
     )
 

@@ -34,7 +34,12 @@ SMALL = {"n_scenarios": 2, "n_tips": 2, "num_predict": 48, "prompts": "v1,v2-men
 
 def kubectl(*words: str, check: bool = True, stdin: str | None = None) -> str:
     """kubectl's output; raises AssertionError with its words when it fails."""
-    command = ["kubectl", "--context", CONTEXT, "--namespace", NAMESPACE, *words]
+    return kubectl_of(NAMESPACE, *words, check=check, stdin=stdin)
+
+
+def kubectl_of(namespace: str, *words: str, check: bool = True, stdin: str | None = None) -> str:
+    """The same in another namespace."""
+    command = ["kubectl", "--context", CONTEXT, "--namespace", namespace, *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, input=stdin)
     assert done.returncode == 0 or not check, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
     return done.stdout + (done.stderr if not check else "")
@@ -207,12 +212,19 @@ class Residents:
 @contextlib.contextmanager
 def ollama_port(pod: str = "ollama-0") -> Iterator[str]:
     """The URL of one Ollama pod, by a port-forward."""
-    port = free_port()
-    command = ["kubectl", "--context", CONTEXT, "-n", NAMESPACE, "port-forward", f"pod/{pod}", f"{port}:11434"]
+    with port_forward(NAMESPACE, f"pod/{pod}", 11434, "/api/version") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def port_forward(namespace: str, target: str, port: int, answers: str = "/") -> Iterator[str]:
+    """A URL that leads to a port of a pod or Service; it is there when something answers on the path `answers`."""
+    local = free_port()
+    command = ["kubectl", "--context", CONTEXT, "-n", namespace, "port-forward", target, f"{local}:{port}"]
     forward = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{local}"
     try:
-        until(f"{pod} answers", lambda: httpx.get(f"{url}/api/version").is_success, timeout=60, every=0.5)
+        until(f"{target} answers", lambda: httpx.get(url + answers) is not None, timeout=60, every=0.5)
         yield url
     finally:
         forward.terminate()

@@ -121,14 +121,79 @@ def test_the_whole_road_with_a_manual_judge(airflow: Airflow, mlflow: Mlflow, ex
     assert objects("pods", f"tipbench.dev/experiment={experiment}") == []
 
 
-def test_with_no_conf_the_contracts_models_are_asked_for_and_named_when_missing(airflow: Airflow) -> None:
-    run = airflow.trigger(judge="baseline", experiment="tip-bench-e2e-defaults", n_scenarios=1, prompts="v1")
+def test_with_no_word_of_models_it_collects_what_this_cluster_has(airflow: Airflow, mlflow: Mlflow) -> None:
+    """What people type first succeeds; the two models write different tips."""
+    experiment = "tip-bench-e2e-defaults"
+    run = airflow.trigger(
+        judge="baseline", experiment=experiment, n_scenarios=1, prompts="v1", n_tips=2, num_predict=48
+    )
+    assert airflow.end(run) == "success"
+    cells = mlflow.cells(experiment)
+    assert_complete(cells, models=2, scenarios=1, prompts=1)
+    texts = {
+        cell["params"]["model"]: [c["text"] for c in json.loads(mlflow.artifact(cell, "candidates.json"))["candidates"]]
+        for cell in cells
+    }
+    assert texts["smollm2:135m"] != texts["smollm2:135m-brief"]
+
+
+def test_models_that_are_not_there_are_named_and_asked_for_once(airflow: Airflow, experiment: str) -> None:
+    contract = ["qwen2.5:0.5b", "qwen2.5:1.5b", "gemma3:1b", "llama3.2:3b"]
+    run = airflow.trigger(
+        judge="baseline", experiment=experiment, n_scenarios=1, prompts="v1", models=",".join(contract)
+    )
     assert airflow.end(run) == "failed"
-    for index, model in enumerate(["qwen2.5:0.5b", "qwen2.5:1.5b", "gemma3:1b", "llama3.2:3b"]):
+    for index, model in enumerate(contract):
         assert f"ollama pull {model}" in airflow.log(run, "collect", index), model
         assert airflow.attempts(run, "collect", index) == 1  # another try would not mend it
     log = airflow.log(run, "export_for_judge")
     assert "nothing to judge" in log and "llama3.2:3b" in log
+
+
+def test_a_key_of_the_conf_that_is_none_is_refused_at_once(airflow: Airflow) -> None:
+    run = airflow.trigger(model="smollm2:135m")
+    assert airflow.end(run, timeout=120) == "failed"
+    assert "did you mean 'models'?" in airflow.log(run, "plan")
+    assert airflow.tasks(run)["compare"] in ("upstream_failed", "skipped")
+
+
+def test_a_rubric_of_ones_own_is_waited_for_after_everything_was_judged_by_another(
+    airflow: Airflow, mlflow: Mlflow, experiment: str, tmp_path: Path
+) -> None:
+    """Pending is under the rubric of the export and for who was asked: a baseline's scores satisfy no person's run."""
+    conf = {**SMALL, "models": "smollm2:135m", "prompts": "v1", "experiment": experiment}
+    assert airflow.end(airflow.trigger(**conf, judge="baseline")) == "success"
+    run = airflow.trigger(**conf, judge="manual")
+    airflow.until_task(run, "await_scores", {"up_for_reschedule"}, timeout=300)
+    judged = tmp_path / "judge.json"
+    tipbench("judge", "export", "--experiment", experiment, "--for", "manual", "--out", str(judged))
+    exchange = json.loads(judged.read_text())
+    for item in exchange["items"]:
+        item["scores"] = {"relevance": 4, "actionability": 3, "tone": 5}
+    exchange["judge"] = {"name": "ann", "kind": "human"}
+    judged.write_text(json.dumps(exchange))
+    tipbench("judge", "apply", str(judged))
+    assert airflow.end(run) == "success"
+
+
+def test_a_lease_that_was_lost_ends_the_collection_before_its_next_request(
+    airflow: Airflow, mlflow: Mlflow, experiment: str
+) -> None:
+    """Somebody took the replica over, as after a partition: the pod stops by itself, and its next try completes the run."""
+    conf = {"models": "smollm2:135m", "prompts": "v1,v2-mentor", "n_scenarios": 4, "n_tips": 4, "num_predict": 64}
+    run = airflow.trigger(**conf, experiment=experiment, judge="baseline")
+    lease = "lease/tipbench-ollama-0.ollama-headless-11434"
+    until("it collects", lambda: len(mlflow.cells(experiment)) > 0, timeout=300, every=1)
+    kubectl("patch", lease, "--type=merge", "-p", json.dumps({"spec": {"holderIdentity": "another_1"}}))
+    try:
+        airflow.until_task(run, "collect[0]", {"up_for_retry", "failed"}, timeout=120)
+        finished = len(mlflow.cells(experiment))
+        assert "went to another_1" in airflow.log(run, "collect", 0)
+        assert finished < 8, "it stopped in the middle"
+    finally:
+        kubectl("patch", lease, "--type=merge", "-p", json.dumps({"spec": {"holderIdentity": ""}}))
+    assert airflow.end(run) == "success"
+    assert_complete(mlflow.cells(experiment), models=1, scenarios=4, tips=4)
 
 
 def test_a_missing_model_does_not_keep_the_other_from_being_compared(

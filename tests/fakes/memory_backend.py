@@ -55,6 +55,12 @@ class MemoryBackend:
             self.runs[run_id] = Run(run_id, "RUNNING", f"memory:{run_id}", start_ms, None, {}, {}, dict(tags))
             return self.runs[run_id]
 
+    def rename(self, run_id: str, new: str) -> None:
+        """Give a run another id, as it had elsewhere."""
+        with self._lock:
+            self.runs[new] = dataclasses.replace(self.runs.pop(run_id), run_id=new)
+            self._experiment_of[new] = self._experiment_of.pop(run_id)
+
     def log_batch(
         self, run_id: str, metrics: Mapping[str, float], params: Mapping[str, str], tags: Mapping[str, str], at_ms: int
     ) -> None:

@@ -23,7 +23,7 @@ WORDS = "take one small step now: set a timer, put the phone away, drink water, 
 @dataclass
 class Fault:
     """One failure. `kind`: hang, hang_midstream, hang_at_end, error_midstream, garbage, empty, thinking_only, truncated, reset,
-    wrong_types, nan, deep, not_gzip, no_think, or `http` with `status` and `error`."""
+    wrong_types, nan, deep, not_gzip, no_think, says (`error` is the answer), or `http` with `status` and `error`."""
 
     kind: str
     status: int = 500
@@ -49,6 +49,13 @@ class FakeOllama:
     most_resident: int = 0
     library: dict[str, int] = field(default_factory=dict)
     """What can be pulled: name -> parameters"""
+    broken: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    """Models that are listed and cannot be opened: name -> the status and body of `/api/show`"""
+    extras: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What `/api/tags` and `/api/show` say beyond the usual: name -> fields"""
+    pulls: deque[Any] = field(default_factory=deque)
+    """What the next pulls say instead: an error's words, or None for a connection that breaks"""
+    prompt_tokens: int = 50
     connections: int = 0
     """TCP connections accepted so far"""
 
@@ -152,7 +159,12 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send({"version": "0.0.0-fake"})
         if self.path == "/api/tags":
             return self._send(
-                {"models": [{k: m[k] for k in ("name", "size", "digest")} for m in self.fake.models.values()]}
+                {
+                    "models": [
+                        {k: m[k] for k in ("name", "size", "digest")} | self.fake.extras.get(m["name"], {})
+                        for m in self.fake.models.values()
+                    ]
+                }
             )
         if self.path == "/api/ps":
             with self.fake.lock:
@@ -164,6 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
         model = body.get("model", "")
         if self.path == "/api/pull":
             return self._pull(model)
+        # Like the real server: case and the parts that are the default make no difference.
+        short = model.lower().removeprefix("https://").removeprefix("registry.ollama.ai/").removeprefix("library/")
+        model = next((name for name in self.fake.models if name.lower() in (short, f"{short}:latest")), model)
+        body["model"] = model
+        if self.path == "/api/show" and model in self.fake.broken:
+            status, said = self.fake.broken[model]
+            return self._send(said, status)
         if model not in self.fake.models:
             return self._send({"error": f"model '{model}' not found"}, 404)
         if self.path == "/api/show":
@@ -171,7 +190,10 @@ class _Handler(BaseHTTPRequestHandler):
             if not body.get("verbose"):
                 # Like the real server: arrays come only when asked for.
                 info = {k: None if isinstance(v, list) else v for k, v in info.items()}
-            return self._send({"model_info": info, "details": {"quantization_level": "Q4_0", "family": "llama"}})
+            return self._send(
+                {"model_info": info, "details": {"quantization_level": "Q4_0", "family": "llama"}}
+                | self.fake.extras.get(model, {})
+            )
         if self.path == "/api/generate":
             if body.get("keep_alive") == 0:
                 with self.fake.lock:
@@ -182,6 +204,10 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send({"error": "404 page not found"}, 404)
 
     def _pull(self, model: str) -> None:
+        if self.fake.pulls:
+            said = self.fake.pulls.popleft()
+            chunks = [{"status": "pulling manifest"}, *([{"error": said}] if said is not None else [])]
+            return self._stream(chunks, "reset" if said is None else "")
         if model not in self.fake.library:
             return self._stream(
                 [{"status": "pulling manifest"}, {"error": "pull model manifest: file does not exist"}], ""
@@ -203,6 +229,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.kind == "hang":
             time.sleep(30)
             return None
+        if body.get("truncate") is False and fake.prompt_tokens > body["options"]["num_ctx"]:
+            return self._send({"error": "the input length exceeds the context length"}, 400)
         fake.load(model)
         if fake.delay:
             time.sleep(fake.delay)
@@ -211,7 +239,7 @@ class _Handler(BaseHTTPRequestHandler):
         chunks: list[Any] = [_chunk(text[:half]), _chunk(text[half:])]
         last = {
             **_chunk(""), "done": True, "done_reason": "stop", "total_duration": 3_000_000, "load_duration": 0,
-            "prompt_eval_count": 50, "prompt_eval_duration": 1_000_000, "eval_count": fake.tokens, "eval_duration": 2_000_000,
+            "prompt_eval_count": min(fake.prompt_tokens, body["options"]["num_ctx"]), "prompt_eval_duration": 1_000_000, "eval_count": fake.tokens, "eval_duration": 2_000_000,
         }  # fmt: skip
         kind = fault.kind if fault is not None else ""
         if kind == "error_midstream":
@@ -226,6 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
             chunks.append({**last, "eval_duration": float("nan")})
         elif kind == "empty":
             chunks = [_chunk(""), last]
+        elif kind == "says" and fault is not None:
+            chunks = [_chunk(fault.error), last]
         elif kind == "thinking_only":
             chunks = [{"message": {"role": "assistant", "content": "", "thinking": "hm"}}, last]
         elif kind in ("truncated", "reset", "hang_midstream"):

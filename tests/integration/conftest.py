@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,8 +57,10 @@ class OllamaServer:
         return [m["name"] for m in httpx.get(self.url + "/api/ps").json()["models"]]
 
 
-def start_ollama(folder: Path, *, parallel: int = 1) -> OllamaServer:
-    """Start a server on a free port, with models and home in `folder`."""
+def start_ollama(
+    folder: Path, *, parallel: int = 1, bare: bool = False, settings: Mapping[str, str] | None = None
+) -> OllamaServer:
+    """Start a server on a free port, with models and home in `folder`; `bare`: without SmolLM2; `settings`: more variables."""
     port = free_port()
     env = {k: v for k, v in os.environ.items() if not k.startswith("OLLAMA_")} | {
         "HOME": str(folder),
@@ -67,6 +69,7 @@ def start_ollama(folder: Path, *, parallel: int = 1) -> OllamaServer:
         "OLLAMA_MAX_LOADED_MODELS": "1",
         "OLLAMA_NUM_PARALLEL": str(parallel),
         "LLAMA_ARG_CACHE_RAM": "0",
+        **(settings or {}),
     }
     log = folder / "ollama.log"
     process = subprocess.Popen(["ollama", "serve"], env=env, stdout=log.open("wb"), stderr=subprocess.STDOUT)
@@ -79,6 +82,8 @@ def start_ollama(folder: Path, *, parallel: int = 1) -> OllamaServer:
         except httpx.TransportError:
             assert process.poll() is None and time.monotonic() < deadline, log.read_text(errors="replace")[-3000:]
             time.sleep(0.1)
+    if bare:
+        return server
     server.create("smollm2:135m", f"FROM {smollm2()}\n")
     server.create("smollm2:135m-brief", f"FROM {smollm2()}\nSYSTEM You answer in one short sentence.\n")
     return server

@@ -44,13 +44,14 @@ def test_facts_are_those_of_the_real_model(engine: OllamaEngine) -> None:
         engine.describe("smollm2:9b")
 
 
-def layered_gguf(kv_heads: list[int]) -> bytes:
-    """A GGUF file of one small tensor whose header states the KV heads layer by layer."""
+def layered_gguf(kv_heads: list[int], **more: int) -> bytes:
+    """A GGUF file of one small tensor whose header states the KV heads layer by layer, and `more` numbers of its architecture."""
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
 
     numbers = {"block_count": len(kv_heads), "embedding_length": 64, "attention.head_count": 4, "context_length": 512}
+    numbers |= more
     tokens = ["<s>", "</s>", *(f"t{i}" for i in range(30))]
     keys = [
         text("general.architecture") + struct.pack("<I", 8) + text("llama"),

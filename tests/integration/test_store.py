@@ -11,9 +11,9 @@ import pytest
 
 from tests.conftest import MlflowServer
 from tipbench.errors import InputError
-from tipbench.store import ScoreChange, Store, StoreUnreachable, open_store
+from tipbench.store import Store, StoreUnreachable, open_store
 from tipbench.store.backend import StoreError
-from tipbench.store.records import Candidate, CellResult, Failure, PlannedCell, ScoreRecord
+from tipbench.store.records import Candidate, CellResult, Failure, Heading, Judge, PlannedCell, Run, Score, ScoreRecord
 from tipbench.store.rest import RestBackend
 
 pytestmark = pytest.mark.integration
@@ -49,6 +49,12 @@ def cell(cell_id: str = "c1", failure: Failure | None = None, n: int = 2, scenar
     )  # fmt: skip
 
 
+def half_or_whole(store: Store, experiment: str) -> Run:
+    """The best run of the cell c1."""
+    order = {"FINISHED": 0, "FAILED": 1, "RUNNING": 2}
+    return min((c.run for c in store.cell_runs(experiment) if c.cell_id == "c1"), key=lambda r: order[r.status])
+
+
 def test_a_saved_cell_reads_back_whole(store: Store, experiment: str) -> None:
     plan = [PlannedCell("c1", "m:1b", "plain", "first-budget", 2)]
     parent = store.begin_collection(experiment, "col", plan, {"node": "n"}, {"big:9b": "too big"})
@@ -73,7 +79,7 @@ def test_a_half_written_run_does_not_count_and_is_filled_in_place(store: Store, 
     half = backend.create_run(experiment, "half", tags, 1_000)
     assert store.cells(experiment) == []
 
-    store.save_cell(experiment, parent.run_id, cell(), store.cell_runs(experiment)["c1"])
+    store.save_cell(experiment, parent.run_id, cell(), half_or_whole(store, experiment))
     (record,) = store.cells(experiment)
     assert record.run.run_id == half.run_id
 
@@ -82,7 +88,7 @@ def test_a_twin_from_a_lost_answer_is_swept_away(store: Store, experiment: str) 
     parent = store.begin_collection(experiment, "col", [], {}, {})
     store._backend.create_run(experiment, "lost", {"tipbench.kind": "cell", "tipbench.cell_id": "c1"}, 500)
     saved = store.save_cell(experiment, parent.run_id, cell(), None)
-    assert store.cell_runs(experiment)["c1"].run_id == saved.run_id
+    assert half_or_whole(store, experiment).run_id == saved.run_id
     store.sweep(experiment)
     assert [r.run_id for r in store._runs(experiment, "cell")] == [saved.run_id]
 
@@ -94,7 +100,7 @@ def test_a_failed_cell_is_kept_until_the_same_cell_succeeds(store: Store, experi
     (record,) = store.cells(experiment)
     assert not record.finished and record.failure == failure and record.run.status == "FAILED"
 
-    store.save_cell(experiment, parent.run_id, cell(), store.cell_runs(experiment)["c1"])
+    store.save_cell(experiment, parent.run_id, cell(), half_or_whole(store, experiment))
     (record,) = store.cells(experiment)
     assert record.finished and record.failure is None and record.run.status == "FINISHED"
 
@@ -103,26 +109,34 @@ def test_scores_are_kept_per_judge_and_applying_again_changes_nothing(store: Sto
     parent = store.begin_collection(experiment, "col", [], {}, {})
     store.save_cell(experiment, parent.run_id, cell(), None)
     (record,) = store.cells(experiment)
-    scores = ScoreRecord("ann", "human", RUBRIC, ("relevance",), {0: (4,)}, {0: (5,)})
-    change = ScoreChange(record, scores, pending=True, metrics={"score_relevance": 4.0})
-    documents = {"exchange.json": b"{}", "changes.json": b'[{"item": "x"}]'}
-    first = store.apply_scores(experiment, "ann", "j1", [change], documents)
+    ann = Heading(Judge("ann", "human"), RUBRIC, ("relevance",))
+    run = record.run.run_id
+    given = [Score(run, 0, False, (4,), 10, item="x"), Score(run, 0, True, (5,), 10, item="y")]
+    first = store.log_scores(experiment, ann, given, {"exchange.json": b"{}"}, "j1")
     (after,) = store.cells(experiment)
-    assert after.scores == (scores,)
-    assert after.run.tags["judge_pending"] == "true" and after.run.metrics["score_relevance"] == 4.0
-    assert first is not None and store.apply_scores(experiment, "ann", "j1", [], documents) is None
-    assert store.judgment_history(experiment) == [{"item": "x"}]
+    assert after.scores == (ScoreRecord("ann", "human", RUBRIC, ("relevance",), {0: (4,)}, {0: (5,)}, last_ms=10),)
+    assert first is not None and store.log_scores(experiment, ann, [], {}, "j1") is None
+    assert [(h["item"], h["old"], h["new"]) for h in store.judgment_history(experiment)] == [
+        ("x", None, [4]),
+        ("y", None, [5]),
+    ]
 
-    other = ScoreRecord("bob", "agent", RUBRIC, ("relevance",), {0: (2,), 1: (3,)})
-    store.apply_scores(experiment, "bob", "j2", [ScoreChange(after, other, False, {})], documents)
+    bob = Heading(Judge("bob", "agent"), RUBRIC, ("relevance",))
+    store.log_scores(experiment, bob, [Score(run, 0, False, (2,), 20), Score(run, 1, False, (3,), 20)], {}, "j2")
+    store.add_scores(experiment, ann, [Score(run, 0, False, (1,), 30)])
+    store.add_scores(experiment, ann, [Score(run, 1, False, (2,), 31)])
     (final,) = store.cells(experiment)
-    assert {r.judge for r in final.scores} == {"ann", "bob"} and final.run.tags["judge_pending"] == "false"
+    assert {r.judge: dict(r.scores) for r in final.scores} == {"ann": {0: (1,), 1: (2,)}, "bob": {0: (2,), 1: (3,)}}
+    assert store.judgment_history(experiment)[-2]["old"] == [4]
+    store.copy_scores({run: ({"score_relevance": 2.0}, False)})
+    tags = store.runs_of([run])[0]
+    assert tags.tags["judge_pending"] == "false" and tags.metrics["score_relevance"] == 2.0
 
 
 def test_cells_can_be_read_alone_and_those_that_are_gone_are_left_out(store: Store, experiment: str) -> None:
     runs = [store.save_cell(experiment, "parent", cell(name), None).run_id for name in ("c1", "c2", "c3")]
     store._backend.delete_run(runs[1])
-    assert [c.cell_id for c in store.cells_of([runs[2], runs[1], runs[0], "f" * 32])] == ["c3", "c1"]
+    assert [c.cell_id for c in store.cells_of([runs[2], runs[1], runs[0], "f" * 32], experiment)] == ["c3", "c1"]
 
 
 class LikeABucket(httpx.HTTPTransport):
@@ -136,7 +150,7 @@ class LikeABucket(httpx.HTTPTransport):
 
 def test_a_file_that_is_not_in_the_bucket_is_told_from_an_outage(mlflow_url: str) -> None:
     backend = RestBackend(mlflow_url, retry_s=1.0)
-    backend._client = httpx.Client(transport=LikeABucket())
+    backend._client._transport = LikeABucket()
     store = Store(backend)
     experiment = store.ensure_experiment(f"tip-bench-store-{next(_numbers)}")
     run = store.save_cell(experiment, "parent", cell(), None)

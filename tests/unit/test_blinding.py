@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tipbench.judging.blinding import MASK, blind, export_id, mask_names
 
@@ -59,3 +61,56 @@ def test_an_export_id_stands_for_items_and_rubric() -> None:
 )
 def test_names_of_models_and_prompts_are_masked_and_nothing_else(text: str, masked: str) -> None:
     assert mask_names(text, ["qwen2.5:0.5b", "gemma3:1b"], ["v1", "v2-mentor"]) == masked
+
+
+FALCON = ["falcon:7b", "short-tips:latest", "granite3.3:2b", "qwen2.5:0.5b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("I am Falcon, how can I help?", f"I am {MASK}, how can I help?"),
+        ("Falcon here! Drink water.", f"{MASK} here! Drink water."),
+        ("falcon-7b thinks", f"{MASK} thinks"),
+        ("Falcon 7B says", f"{MASK} says"),
+        ("GRANITE3.3 says", f"{MASK} says"),
+        ("i'm qwen", f"i'm {MASK}"),
+        ("QWEN knows", f"{MASK} knows"),
+        ("The prompt short says so.", f"The prompt {MASK} says so."),
+        ("Prompt v1 says so.", f"Prompt {MASK} says so."),
+    ],
+)
+def test_a_name_that_could_be_a_word_is_masked_where_it_is_a_name(text: str, masked: str) -> None:
+    assert mask_names(text, FALCON, ["v1", "short", "v2-mentor"]) == masked
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            "short brief calm mentor step focus plan granite falcon command tips v1 v2 step-by-step top-5".split()
+        ),
+        min_size=1,
+    ),
+    st.sampled_from(
+        [
+            "Keep it {}.",
+            "It is {} and sweet.",
+            "I am {} of time.",
+            "Take the {} way, as {} as you can.",
+            "A {} walk here helps.",
+            "{}",
+        ]
+    ),
+)
+def test_ordinary_words_stay_whatever_prompts_and_models_are_called(words: list[str], sentence: str) -> None:
+    text = " ".join(sentence.format(word, word) for word in words)
+    models = [f"{word}:latest" for word in words if word != "top-5"] + ["falcon:7b", "granite3.3:2b"]
+    assert mask_names(text, models, words) == text
+
+
+def test_what_the_scenario_says_is_no_leak() -> None:
+    situation = "Gemma, 43, lives with a llama called Qwen."
+    assert (
+        mask_names("Gemma, feed Qwen first.", ["gemma3:1b", "qwen2.5:0.5b"], [], situation) == "Gemma, feed Qwen first."
+    )
+    assert MASK in mask_names("I am gemma3.", ["gemma3:1b"], [], situation)

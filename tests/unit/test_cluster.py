@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -10,12 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 from urllib3.exceptions import MaxRetryError
 
 from tipbench import cluster as module
-from tipbench.cluster import Cluster, LeaseLost, lease_name
+from tipbench.cluster import Cluster, LeaseLost, fitted_name, lease_name, pod_name
 from tipbench.errors import UnreachableError
 
 pytestmark = pytest.mark.unit
@@ -90,6 +93,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> ApiServer:
     monkeypatch.setattr(module, "CoordinationV1Api", lambda: server)
     monkeypatch.setattr(module, "POLL_S", 0.02)
     monkeypatch.setattr(module, "RENEW_S", 0.05)
+    monkeypatch.setattr(module, "RETRY_S", 0.05)
     return server
 
 
@@ -163,7 +167,7 @@ def enter(claim: Any) -> None:
 
 @pytest.mark.parametrize("end", ["gone", "Succeeded", "Failed"])
 def test_a_replica_left_behind_by_a_pod_that_ended_is_taken_at_once(server: ApiServer, end: str) -> None:
-    claim = Cluster("ns").claim([ONE], "dead")
+    claim = Cluster("ns", pod="dead").claim([ONE], "dead_1")
     lost = claim.__enter__()
     lost._renewal._done.set()  # the process is gone: nothing renews, nothing gives back
     if end != "gone":
@@ -178,7 +182,7 @@ def test_a_holder_that_lives_but_does_not_renew_loses_it_after_the_leases_time(
 ) -> None:
     monkeypatch.setattr(module, "LEASE_S", 1)
     server.pods["stuck"] = pod("stuck")
-    claim = Cluster("ns").claim([ONE], "stuck")
+    claim = Cluster("ns", pod="stuck").claim([ONE], "stuck")
     stuck = claim.__enter__()
     stuck._renewal._done.set()
     began = time.monotonic()
@@ -186,8 +190,9 @@ def test_a_holder_that_lives_but_does_not_renew_loses_it_after_the_leases_time(
         assert 0.9 < time.monotonic() - began < 5
         stuck._renewal._done.clear()
         stuck._renewal._work()
-        with pytest.raises(LeaseLost, match="went to next"):
-            stuck.killed(0)
+        for look in (lambda: stuck.killed(0), stuck.in_flight, stuck.before_request):
+            with pytest.raises(LeaseLost, match="went to next"):
+                look()
 
 
 def test_an_api_server_that_is_away_for_a_while_costs_nothing(server: ApiServer) -> None:
@@ -198,6 +203,114 @@ def test_an_api_server_that_is_away_for_a_while_costs_nothing(server: ApiServer)
         time.sleep(0.2)
         assert replica.killed(0) == ""
     assert server.leases[lease_name(ONE)].spec.holder_identity == ""
+
+
+def test_a_holder_outside_the_cluster_is_alive_until_its_lease_is_old(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A laptop with a kubeconfig, a pod of another namespace: that no pod of its name is here says nothing."""
+    monkeypatch.setattr(module, "LEASE_S", 1)
+    claim = Cluster("ns", pod="").claim([ONE], "laptop_1")
+    gone = claim.__enter__()
+    gone._renewal._done.set()
+    began = time.monotonic()
+    with Cluster("ns").claim([ONE], "next"):
+        assert time.monotonic() - began > 0.9
+
+
+def test_no_two_processes_of_one_host_are_taken_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIPBENCH_POD", "tipbench-collect-abc")
+    assert pod_name().startswith("tipbench-collect-abc_") and pod_name() != pod_name()
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease of one second, that the holder counts as sure for half of it."""
+    monkeypatch.setattr(module, "LEASE_S", 1)
+    monkeypatch.setattr(module, "HOLD_S", 0.5)
+
+
+def test_a_holder_that_is_cut_off_begins_no_request_while_another_may_hold_the_replica(
+    server: ApiServer, short: None
+) -> None:
+    """A partition: the holder reaches Ollama but not the API server. At no moment may both begin requests."""
+    began: list[tuple[float, str]] = []
+    cut_off = Cluster("ns")
+    claim = cut_off.claim([ONE], "cut-off")
+    replica = claim.__enter__()
+    partition = ApiServer()
+    partition.away = True
+    replica._renewal._leases = partition  # this process's calls fail; the others' do not
+    stop = threading.Event()
+
+    def generate() -> None:
+        try:
+            while not stop.is_set():
+                replica.before_request()
+                began.append((time.monotonic(), "cut-off"))
+                time.sleep(0.01)
+        except LeaseLost:
+            began.append((time.monotonic(), "lost"))
+
+    thread = threading.Thread(target=generate)
+    thread.start()
+    with Cluster("ns").claim([ONE], "next"):
+        taken = time.monotonic()
+        time.sleep(0.2)
+        with pytest.raises(LeaseLost, match="could not be renewed"):
+            replica.in_flight()
+        replica._renewal._leases = server  # the partition ends, and the holder learns whose the replica is
+        thread.join(5)
+    stop.set()
+    assert not thread.is_alive() and began[-1][1] == "lost"
+    assert max(at for at, what in began if what == "cut-off") < taken
+
+
+def test_a_holder_waits_while_nobody_can_tell_and_goes_on_when_it_is_still_its_own(
+    server: ApiServer, short: None
+) -> None:
+    with Cluster("ns").claim([ONE], "me") as replica:
+        server.away = True
+        time.sleep(0.6)
+        threading.Timer(0.3, setattr, (server, "away", False)).start()
+        began = time.monotonic()
+        replica.before_request()
+        assert 0.2 < time.monotonic() - began < 3
+        replica.in_flight()
+
+
+def test_a_lease_that_cannot_be_renewed_for_long_is_lost(
+    server: ApiServer, short: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "UNSURE_S", 0.2)
+    with Cluster("ns").claim([ONE], "me") as replica:
+        server.away = True
+        time.sleep(0.6)
+        with pytest.raises(LeaseLost, match=r"could not be renewed for .* what is finished is kept"):
+            replica.before_request()
+
+
+def test_a_lease_that_somebody_deleted_is_lost(server: ApiServer, replica: Any) -> None:
+    server.leases.clear()
+    with pytest.raises(LeaseLost, match="deleted"):
+        for _ in range(100):
+            replica.before_request()
+            time.sleep(0.02)
+
+
+@given(st.text(max_size=120), st.text(max_size=120))
+def test_names_fit_kubernetes_and_different_texts_have_different_names(one: str, other: str) -> None:
+    name = fitted_name(one)
+    assert re.fullmatch(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?", name)
+    assert (name == fitted_name(other)) is (one == other)
+
+
+def test_a_name_that_fits_is_kept() -> None:
+    assert fitted_name("smollm2-135m") == "smollm2-135m"
+    pairs = [("a/b:1", "a-b:1"), ("hf.co/org/model-GGUF:Q4_K_M" * 3, "hf.co/org/model-GGUF:Q4_K_S" * 3), ("a", "a-")]
+    assert all(fitted_name(a) != fitted_name(b) for a, b in pairs)
+    assert lease_name("http://[::1]:11434") != lease_name("http://1:11434")
+    assert len(lease_name(f"http://{'a' * 60}.{'b' * 63}.{'c' * 63}.{'d' * 63}:11434")) <= 253
 
 
 def test_a_missing_role_is_said_with_its_name(server: ApiServer) -> None:

@@ -37,7 +37,7 @@ def test_the_defaults_are_those_of_the_contract(monkeypatch: pytest.MonkeyPatch)
         ({"temperature": 3}, "temperature: 3.0 is too large"),
         ({"experiment": "mine"}, "experiment: 'mine' does not fit"),
         ({"max_model_b": 0}, "max_model_b: 0.0 is too small; it must be over"),
-        ({"engine": "vllm"}, "engine: 'vllm' is not one of ollama, embedded"),
+        ({"engine": "vllm"}, "engine: 'vllm' is not one of ollama, openai, embedded"),
         ({"ollama_url": "localhost:11434"}, "ollama_url: 'localhost:11434' does not fit"),
         ({"keep_alive": "forever"}, "keep_alive: 'forever' does not fit"),
         ({"pull": "yes"}, "pull: needs true or false"),
@@ -92,3 +92,21 @@ def test_the_schema_has_every_key_with_its_rules() -> None:
     }  # fmt: skip
     assert properties["max_model_b"]["exclusiveMinimum"] == 0.0
     assert properties["experiment"]["pattern"].startswith("^tip-bench-")
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        ("", {}),
+        ("qwen2.5-1.5b=1.5b", {"qwen2.5-1.5b": 1_500_000_000}),
+        ("org/a:b=135M, x y=2B", {"org/a:b": 135_000_000, "x y": 2_000_000_000}),
+    ],
+)
+def test_parameter_counts_are_read_by_model(text: str, counts: dict[str, int]) -> None:
+    assert build({"parameters": text}).parameter_counts == counts
+
+
+@pytest.mark.parametrize("text", ["1.5b", "m=", "m=large", "m=1.5", "=3b", "m=1b;n=2b"])
+def test_parameter_counts_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match="parameters"):
+        build({"parameters": text})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tipbench.engines.gguf import kv_bytes_per_token
-from tipbench.engines.ollama import parse_parameter_size
+from tipbench.model_names import parameters_stated
 
 pytestmark = pytest.mark.unit
 
@@ -37,7 +37,7 @@ LLAMA: dict[str, Any] = {
     ],
 )
 def test_a_size_as_ollama_writes_it(text: str, parameters: int | None) -> None:
-    assert parse_parameter_size(text) == parameters
+    assert parameters_stated(text) == parameters
 
 
 @pytest.mark.parametrize(

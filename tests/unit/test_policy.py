@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tipbench.model_names import parameters_in_name
 from tipbench.policy import (
     RUNTIME_OVERHEAD,
     check_memory,
@@ -11,7 +12,6 @@ from tipbench.policy import (
     check_tag,
     estimate_memory,
     format_bytes,
-    parameters_in_tag,
     parse_bytes,
 )
 
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.unit
         ("smollm2:135m", 1.35e8),
         ("gemma3:4b-it-q4_K_M", 4e9),
         ("mixtral:8x7b", 56e9),
-        ("hf.co/someone/model-7b-gguf:latest", None),
+        ("hf.co/someone/model-7b-gguf:latest", 7e9),
         ("phi4-mini", None),
         ("llama3.2", None),
     ],
 )
 def test_what_a_tag_promises(tag: str, parameters: float | None) -> None:
-    assert parameters_in_tag(tag) == parameters
+    assert parameters_in_name(tag) == parameters
 
 
 def test_a_tag_over_the_limit_is_refused_before_it_is_pulled() -> None:

@@ -80,7 +80,7 @@ def test_a_half_scored_item_is_no_fault() -> None:
     [
         (b"", "the file is empty"),
         (b"  \n", "the file is empty"),
-        (b"\xff\xfe{}", "not UTF-8 text (byte 0: 0xff)"),
+        (b"\xff\xfe{}\x00", "not UTF-16 text (byte"),
         (b'{"schema": "caf\xe9"}', "not UTF-8 text (byte 15"),
         (b"{", "not JSON (line 1, column 2"),
         (b'{"a": 1,}', "not JSON"),
@@ -188,7 +188,7 @@ def test_a_written_file_reads_back_and_an_error_names_the_file(tmp_path: Path) -
     assert [p.name for p in path.parent.iterdir()] == ["judge.json"]
     body = json.loads(path.read_text())
     assert "scored_at" in body["items"][0] and "scored_at" not in body["items"][1]
-    with pytest.raises(InputError, match=r"nowhere\.json: No such file"):
+    with pytest.raises(InputError, match=r"nowhere\.json: cannot be read \(No such file"):
         read_exchange(tmp_path / "nowhere.json")
 
 

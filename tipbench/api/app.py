@@ -24,10 +24,20 @@ from tipbench.api.backends.airflow import AirflowBackend
 from tipbench.api.backends.local import LocalBackend
 from tipbench.api.handout import Shown
 from tipbench.api.models import ProblemBody
-from tipbench.api.routes import dag_runs, experiments, form, judging, leaderboard, operations, session, stream
+from tipbench.api.routes import (
+    dag_runs,
+    experiments,
+    form,
+    interchange,
+    judging,
+    leaderboard,
+    operations,
+    session,
+    stream,
+)
 from tipbench.api.service import Service
 from tipbench.api.settings import Settings
-from tipbench.api.web import Metrics, Web
+from tipbench.api.web import Metrics, Prefixed, Web
 from tipbench.catalog import load_rubric
 from tipbench.counting import marks
 from tipbench.counting.judged import MANUAL, Asked
@@ -47,7 +57,7 @@ Airflow is away: try again later; 502 that it answered with something of no use.
 def create_app(settings: Settings, tokens: Mapping[str, str] | None = None, back_end: Backend | None = None) -> FastAPI:
     """The app. `tokens` (name -> token) are good for this process only; `back_end` replaces the one that the settings name."""
     metrics = Metrics()
-    secret = settings.session_secret or secrets.token_hex(32)
+    secret = settings.session_secret.reveal() or secrets.token_hex(32)
     auth = Auth(Tokens(settings.tokens_dir, tokens), secret, settings.user_header)
     store = open_store(settings.store_url, retry_s=settings.retry_s, read_s=settings.read_s)
     service = Service(settings, store, back_end or _back_end(settings, store), metrics)
@@ -73,7 +83,9 @@ def create_app(settings: Settings, tokens: Mapping[str, str] | None = None, back
     app.state.shown = Shown()
     problems.install(app)
     app.add_middleware(Web, metrics=metrics)
-    for module in (operations, session, experiments, leaderboard, form, dag_runs, stream, judging):
+    if settings.root_path:
+        app.add_middleware(Prefixed, prefix=settings.root_path)
+    for module in (operations, session, experiments, leaderboard, interchange, form, dag_runs, stream, judging):
         app.include_router(module.router)
     app.router.routes.append(_Panel("/", _Files(directory=PANEL, html=True, check_dir=False), name="panel"))
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

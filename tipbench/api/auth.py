@@ -290,7 +290,8 @@ class Auth:
 
 def _cookie(request: Request, value: str, max_age: int) -> str:
     secure = "; Secure" if request.url.scheme == "https" else ""
-    return f"{COOKIE}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}"
+    path = request.scope.get("prefix", "") + "/"
+    return f"{COOKIE}={value}; Path={path}; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}"
 
 
 def _unauthenticated(detail: str) -> Problem:
@@ -301,11 +302,21 @@ def _same_site(request: Request) -> None:
     """Refuse a change that another site's page asks the browser for, whatever credentials the browser adds."""
     site = request.headers.get("Sec-Fetch-Site")
     origin = request.headers.get("Origin")
-    foreign = site not in ("same-origin", "none") if site is not None else False
-    if site is None and origin is not None:
-        foreign = urlsplit(origin).netloc != request.headers.get("Host")
-    if foreign:
+    if site is not None and site not in ("same-origin", "none"):
         raise Problem(403, "This request comes from another site's page.")
+    if site is None and origin is not None and urlsplit(origin).netloc not in _names_of(request):
+        raise Problem(
+            403,
+            f"This request comes from another site's page ({origin[:200]}). If that is this panel behind a proxy, the proxy has to pass "
+            "the Host as the browser sent it, port included, or X-Forwarded-Host with FORWARDED_ALLOW_IPS naming the proxy.",
+        )
+
+
+def _names_of(request: Request) -> set[str]:
+    """What the browser may know this server as: its Host, and what a trusted proxy says that it was before (`server.Behind`)."""
+    forwarded = request.scope.get("forwarded_host", "")
+    port = request.scope.get("forwarded_port", "")
+    return {request.headers.get("Host", ""), forwarded, f"{forwarded}:{port}" if forwarded and port else ""} - {""}
 
 
 def address_of(request: Request) -> str:

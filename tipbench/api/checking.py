@@ -14,6 +14,12 @@ from tipbench.api.service import Service
 from tipbench.catalog import load_prompts, load_scenarios
 from tipbench.config import KEYS, Config, build
 from tipbench.errors import InputError
+from tipbench.net.address import has_credentials
+
+HAS_CREDENTIALS = (
+    "has a user or a password in it, which everybody who sees runs would see; set it where the API, or the DAG, is installed "
+    "(OLLAMA_API_KEY, MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD), and leave it out here"
+)
 
 
 async def checked(api: Service, body: Mapping[str, Any]) -> tuple[dict[str, Any], Config]:
@@ -37,7 +43,9 @@ async def checked(api: Service, body: Mapping[str, Any]) -> tuple[dict[str, Any]
             for one in getattr(config, name[:-1] + "_list"):
                 if not re.fullmatch(NAME, one):
                     faults.append((f"/{name}", f"{one!r} is no name of a {name[:-1]}"))
-        load_prompts(config.prompt_list, api.settings.config.prompts_dir or None)
+        faults += [(f"/{name}", HAS_CREDENTIALS) for name in keys if has_credentials(getattr(config, name))]
+        scenarios = load_scenarios(api.settings.config.scenarios or None)
+        load_prompts(config.prompt_list, api.settings.config.prompts_dir or None, scenarios)
     except InputError as error:
         problem = of(error)
         assert isinstance(problem, Problem)

@@ -11,6 +11,7 @@ from pydantic_core import CoreSchema
 from tipbench.config import EXPERIMENT_PATTERN, json_schema
 from tipbench.judging.exchange import ExchangeRubric, ItemId, JudgeIdentity
 from tipbench.leaderboard.model import Cell
+from tipbench.memory.meter import Source
 
 JUDGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}$"
 JUDGE_MODES = ("manual", "llm", "baseline", "skip")
@@ -55,8 +56,8 @@ def run_schema() -> dict[str, Any]:
     return {**schema, "title": "tipbench run", "properties": properties | JUDGE_KEYS}
 
 
-SERVER_KEYS = frozenset({"scenarios", "prompts_dir", "rubric", "spool"})
-"""Keys that name files on the server: they are set where the API is started, never by a request."""
+SERVER_KEYS = frozenset({"scenarios", "prompts_dir", "rubric", "spool", "notify_url"})
+"""Keys that name files on the server, or an address that is a secret: they are set where the API is started, never by a request."""
 
 
 class Body(BaseModel):
@@ -156,6 +157,7 @@ class RunRow(Body):
     ttft_s: float | None
     wall_s: float | None
     peak_memory_bytes: int | None
+    memory_source: Source | None = Field(default=None, description="where that figure comes from")
     started_at: datetime
     ended_at: datetime | None
     mlflow_url: str | None
@@ -331,6 +333,10 @@ class ModelRowBody(Body):
     estimated_memory_bytes: int | None
     allowed: bool
     verdict: str = Field(examples=["allowed"])
+    max_num_ctx: int | None = Field(
+        default=None,
+        description="the largest num_ctx with which it fits into memory_limit, 0 for none; null without a limit",
+    )
 
 
 class Models(Body):
@@ -405,13 +411,18 @@ class ComparedCell(Body):
 
     model: str
     prompt: str
+    variant: str = ""
     left: Cell | None
     right: Cell | None
-    difference: float | None = Field(description="right minus left composite")
-    se: float | None = Field(description="standard error, the two taken as independent (a cautious choice)")
-    half_width: float | None = Field(description="of the difference's 95% interval")
+    difference: float | None = Field(
+        description="right minus left; paired by scenario and judge where both were judged by the same, else of the composites"
+    )
+    low: float | None = Field(default=None, description="one-sided 95% lower limit that holds for all cells at once")
+    high: float | None = Field(default=None, description="one-sided 95% upper limit that holds for all cells at once")
+    half_width: float | None = Field(description="half the distance of the two limits")
+    n_scenarios: int = Field(default=0, description="scenarios in which the same judge scored both")
     verdict: Literal["better", "worse", "could be chance", "unknown"] | None = Field(
-        description="of the right one; unknown without a standard error, null without a difference"
+        description="of the right one; unknown where no limits can be had, null without a difference"
     )
     seconds_ratio: float | None = Field(description="right over left seconds per tip")
 
@@ -425,6 +436,23 @@ class Comparison(Body):
     scale_max: int
     warnings: tuple[str, ...] = Field(description="why the two may not be comparable")
     cells: tuple[ComparedCell, ...]
+
+
+class Imported(Body):
+    """What came of an imported table; in a dry run, what would."""
+
+    experiment: str
+    source: str
+    dry_run: bool
+    rows: int
+    cells: int
+    new_candidates: int
+    known_candidates: int
+    new_scores: int = Field(description="candidates that a judge had not scored before")
+    changed_scores: int
+    unchanged_scores: int
+    judges: tuple[str, ...]
+    wall_s: float
 
 
 class AlphaBody(Body):

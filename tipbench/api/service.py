@@ -549,7 +549,7 @@ def to_csv(board: Leaderboard) -> str:
         "se",
         "p_best",
     ]
-    costs = ["tokens_per_s", "ttft_s", "seconds_per_tip", "peak_memory_bytes", "mean_words", "pareto"]
+    costs = ["tokens_per_s", "ttft_s", "seconds_per_tip", "peak_memory_bytes", "memory_source", "mean_words", "pareto"]
     counts = ["n_scenarios", "n_expected", "n_candidates", "n_judged", "n_failed", "coverage", "tied_with_best"]
     writer.writerow([*plain, "diff_to_best", "p_adjusted", *board.criteria, *counts, *costs])
     for cell in board.cells:

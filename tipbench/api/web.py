@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tipbench.api import problems
@@ -19,7 +20,7 @@ from tipbench.api.problems import Problem
 
 BODY_LIMIT = 1024**2
 APPLY_LIMIT = 32 * 1024**2
-"""Bytes of a body; an exchange file that comes back may be larger than any other."""
+"""Bytes of a body; an exchange file that comes back, or a table, may be larger than any other."""
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; font-src 'self'; "
     "manifest-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -98,6 +99,29 @@ class Web:
         self._metrics.seconds.labels(route).observe(seconds)
 
 
+class Prefixed:
+    """ASGI middleware: all of it once more under a path, for a proxy that passes paths on as they are. One that takes the path away,
+    and a probe that comes without, are served as well.
+    """
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"]
+            if path == self._prefix:  # the panel's links are relative
+                query = scope["query_string"].decode("latin-1")
+                await RedirectResponse(f"{path}/" + (f"?{query}" if query else ""), 308)(scope, receive, send)
+                return
+            scope = {**scope, "prefix": self._prefix}
+            if path.startswith(self._prefix + "/"):
+                scope["path"] = path[len(self._prefix) :]
+                scope["raw_path"] = scope.get("raw_path", b"")[len(self._prefix) :]
+        await self._app(scope, receive, send)
+
+
 def _route(scope: Scope) -> str:
     """The route's template, so that metrics do not grow with every name; panel files and strays are one each."""
     path = getattr(scope.get("route"), "path", None)
@@ -108,7 +132,7 @@ def _route(scope: Scope) -> str:
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
     """Raises 413 as soon as the body is known to be too large."""
-    limit = APPLY_LIMIT if scope["path"].endswith("/apply") else BODY_LIMIT
+    limit = APPLY_LIMIT if scope["path"].endswith(("/apply", "/import")) else BODY_LIMIT
     words = f"The body may have {limit:,} bytes at most."
     stated = Headers(scope=scope).get("content-length", "")
     seen = 0

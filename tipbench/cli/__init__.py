@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from tipbench.cli.collecting import collect
 from tipbench.cli.comparing import compare
+from tipbench.cli.interchange import export_scores, import_table
 from tipbench.cli.judging import judge
 from tipbench.cli.looking import doctor, models, plan, schema, status
 from tipbench.cli.root import EXIT_CODES, EXIT_INTERRUPTED, cli
@@ -17,5 +18,18 @@ from tipbench.cli.serving import serve
 __all__ = ["EXIT_CODES", "EXIT_INTERRUPTED", "cli"]
 
 # In the order in which one uses them.
-for _command in (collect, judge, status, compare, run, models, plan, doctor, schema, serve):
+for _command in (
+    collect,
+    import_table,
+    judge,
+    status,
+    compare,
+    export_scores,
+    run,
+    models,
+    plan,
+    doctor,
+    schema,
+    serve,
+):
     cli.add_command(_command)

@@ -9,6 +9,7 @@ import click
 
 from tipbench.cli.options import config_options, json_option
 from tipbench.cli.printing import print_json
+from tipbench.cli.root import Command
 from tipbench.cli.services import claimed, engine_of, store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_SOME_FAILED
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from tipbench.store import Store
 
 
-@click.command(epilog="\b\nExample:\n  tipbench collect --models qwen2.5:0.5b,gemma3:1b --n-scenarios 2 --n-tips 3")
+@click.command(
+    cls=Command, epilog="\b\nExample:\n  tipbench collect --models qwen2.5:0.5b,gemma3:1b --n-scenarios 2 --n-tips 3"
+)
 @config_options()
 @json_option
 def collect(config: Config, as_json: bool) -> None:
@@ -44,12 +47,12 @@ def collect_cells(config: Config, quiet: bool) -> CollectResult:
     engine: Engine
     store: Store
     with (
-        claimed(config) as (config, witness),
-        engine_of(config) as engine,
+        claimed(config) as (config, held),
+        engine_of(config, held) as engine,
         store_of(config) as store,
         reporter(quiet) as on_event,
     ):
-        return stage.run(config, engine, store, on_event, witness)
+        return stage.run(config, engine, store, on_event, held)
 
 
 def say_collected(result: CollectResult) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -9,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tipbench.cli.exchange_files import guard_scores, put_aside
-from tipbench.cli.options import config_options, json_option, judge_engine_options, parse_share, repeats_option
-from tipbench.cli.printing import console, me, print_json, where
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    judge_identity_options,
+    parallel_option,
+    repeats_option,
+    whole_number,
+)
+from tipbench.cli.printing import console, me, print_json, rubric_for, typed, where
 from tipbench.cli.root import InOrder
-from tipbench.cli.services import claimed, store_of
+from tipbench.cli.services import claimed, store_of, tell_once
 from tipbench.config import Config, split_list
 from tipbench.errors import EXIT_SOME_FAILED
 from tipbench.outcome import leave
@@ -33,18 +41,24 @@ def judge() -> None:
     short_help="Write the blind exchange file for a judge.",
     epilog="\b\nExample:\n  tipbench judge export --experiment tip-bench-auto --out judge.json",
 )
-@config_options("experiment", "mlflow_url", "rubric")
+@config_options("experiment", "mlflow_url", "rubric", "ollama_url", "notify_url")
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The exchange file to write.")
 @click.option("--judge", "judge_name", help="Export what this judge has not scored yet. Default: what nobody has.")
 @click.option("--for", "asked_for", metavar="WHO",
               help="Export what waits for WHO: manual (a person or an agent), llm, baseline, a judge's name, or an LLM judge as "
               "ollama:MODEL, in the version that it has now. Default: anybody but the baseline, or --judge.")  # fmt: skip
-@judge_engine_options
-@click.option("--seed", default=0, show_default=True, help="Another seed shuffles in another order.")
+@judge_identity_options
+@click.option(
+    "--seed",
+    type=whole_number(-(2**31), 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Another seed shuffles in another order.",
+)
 @repeats_option
 @click.option("--force", is_flag=True, help="Replace a file that already holds scores.")
 @click.option("--aside", is_flag=True, help="Keep a file that already holds scores under another name, and go on.")
-@click.option("--expect", "expected", default="", metavar="MODELS",
+@click.option("--expect", "expected", multiple=True, metavar="MODELS",
               help="Fail when none of these models (comma-separated) has anything to judge.")  # fmt: skip
 @json_option
 def judge_export(
@@ -53,10 +67,10 @@ def judge_export(
     judge_name: str | None,
     asked_for: str | None,
     seed: int,
-    repeats: str,
+    repeats: float,
     force: bool,
     aside: bool,
-    expected: str,
+    expected: tuple[str, ...],
     as_json: bool,
     **engine: Any,
 ) -> None:
@@ -64,12 +78,14 @@ def judge_export(
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
+    from tipbench.counting.judged import ANYONE, BASELINE, LLM
     from tipbench.judging.validate import write_exchange
+    from tipbench.notice import judge_wanted
     from tipbench.stages import export
 
     if not aside:
         guard_scores(Path(out), force)
-    asked = asked_judge(asked_for, **engine)
+    asked = asked_judge(config, asked_for, **engine)
     rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         result = export.run(
@@ -79,9 +95,17 @@ def judge_export(
             judge=judge_name,
             asked=asked,
             seed=seed,
-            repeats=parse_share(repeats),
-            expect=split_list(expected),
+            repeats=repeats,
+            expect=split_list(",".join(expected)),
         )
+        wanted = result.n_items - result.n_repeats
+        if wanted and (asked is None or asked.who not in (LLM, BASELINE, ANYONE)) and not _is_program(asked_for):
+            tell_once(
+                config,
+                store,
+                result.exchange.export_id,
+                lambda: judge_wanted(config.experiment, wanted, result.n_cells, out),
+            )
     if not put_aside(Path(out), result.exchange.export_id, even_ours=force):
         write_exchange(result.exchange, Path(out))
     summary = {
@@ -100,13 +124,14 @@ def judge_export(
         click.echo(f"{out}: {result.n_items} tips to score ({result.n_repeats} of them shown twice).")
         name = f" --as {judge_name}" if judge_name else ""
         click.echo(
-            f"Next: {me()} judge score {out}{name}, or hand the file to an agent; "
-            f"then {me()} judge apply {out}{where(config)}"
+            f"Next: {me()} judge score {typed(out)}{name}, or hand the file to an agent; "
+            f"then {me()} judge apply {typed(out)}{where(config)}"
         )
     else:
         click.echo(f"{out}: nothing is pending, all {result.n_candidates} candidates have scores.")
         click.echo(
-            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {out}{where(config)}"
+            f"For a second opinion: {me()} judge export --judge NAME --experiment {config.experiment} --out {typed(out)}"
+            f"{where(config, 'rubric')}"
         )
 
 
@@ -120,14 +145,15 @@ def judge_export(
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
 @click.option("--as", "name", help="Your name as judge in the terminal. Default: your login name.")
 @click.option("--apply", "and_apply", is_flag=True, help="Write the scores to MLflow right away.")
-@judge_engine_options
-@config_options("mlflow_url")
+@judge_identity_options
+@parallel_option("--parallel")
+@config_options("mlflow_url", "ollama_url", "num_thread", "memory_limit")
 @json_option
 def judge_score(
     config: Config, file: str, spec: str, name: str | None, and_apply: bool, as_json: bool, **engine: Any
 ) -> None:
     """Fill the scores in: you in the terminal, or a judge that is named. Stop and resume at will."""
-    result = score_file(file, spec, name, quiet=as_json, **engine)
+    result = score_file(config, file, spec, name, quiet=as_json, **engine)
     applied = apply_file(config, file) if and_apply else None
     if as_json:
         print_json({"scored": result, "applied": applied} if applied else result)
@@ -136,7 +162,7 @@ def judge_score(
         if applied:
             say_applied(applied, dry_run=False)
         elif result.scored or not result.left:
-            click.echo(f"Next: {me()} judge apply {file}{where(config)}")
+            click.echo(f"Next: {me()} judge apply {typed(file)}{where(config)}")
     code = EXIT_SOME_FAILED if result.failures else 0
     counts = {"judge": result.judge, "scored": result.scored, "left": result.left, "failed": result.failures}
     leave("judge", code, counts | ({"pending_cells": applied.pending_cells} if applied else {}))
@@ -161,7 +187,10 @@ def judge_apply(config: Config, file: str, dry_run: bool, reason: str, as_json: 
     else:
         say_applied(result, dry_run)
         if not dry_run:
-            click.echo(f"Next: {me()} compare --experiment {result.experiment} --out report/{where(config)}")
+            with_rubric = rubric_for(result.rubric_file, result.rubric_hash)
+            click.echo(
+                f"Next: {me()} compare --experiment {result.experiment} --out report/{with_rubric}{where(config)}"
+            )
 
 
 @judge.command(
@@ -185,50 +214,60 @@ def judge_agreement(config: Config, as_json: bool) -> None:
 
 
 def score_file(
+    config: Config,
     file: str,
     spec: str,
     name: str | None,
     *,
     quiet: bool,
-    ollama_url: str,
     base_url: str,
     passes: int,
     judge_prompt: str | None,
+    judge_parallel: int | None,
+    rationale: Any,
 ) -> ScoreResult:
     from pathlib import Path
 
+    from tipbench.policy import parse_bytes
     from tipbench.progress import bar
     from tipbench.stages import score as stage
 
     if spec == "terminal":
         return stage.in_terminal(Path(file), name or login_name(), console())
     with (
-        claimed(Config(engine=spec.partition(":")[0], ollama_url=ollama_url)) as (ours, _),
+        claimed(dataclasses.replace(config, engine=spec.partition(":")[0])) as (ours, held),
         bar(quiet, "scoring") as on_progress,
     ):
-        return stage.run(
-            Path(file),
-            spec,
+        settings = stage.JudgeSettings(
             ollama_url=ours.ollama_url,
             base_url=base_url,
             passes=passes,
             judge_prompt=judge_prompt,
-            on_progress=on_progress,
+            parallel=judge_parallel,
+            rationale=rationale,
+            num_thread=ours.num_thread,
+            memory_limit=parse_bytes(ours.memory_limit) or (held.memory_limit() if held else None),
         )
+        return stage.run(Path(file), spec, settings, on_progress=on_progress, held=held)
 
 
 def apply_file(config: Config, file: str, *, dry_run: bool = False, reason: str = "") -> ApplyResult:
     from pathlib import Path
 
-    from tipbench.judging.validate import read_exchange
+    from tipbench.judging.validate import look_into
     from tipbench.stages import apply as stage
 
-    exchange = read_exchange(Path(file))
+    reading = look_into(Path(file))
     with store_of(config) as store:
-        return stage.run(exchange, store, source=file, reason=reason, dry_run=dry_run)
+        return stage.run(reading, store, source=file, reason=reason, dry_run=dry_run)
 
 
-def asked_judge(text: str | None, **engine: Any) -> Asked | None:
+def _is_program(text: str | None) -> bool:
+    """Is the judge that `--for` names a model, which needs no notice?"""
+    return (text or "").partition(":")[0] in ("ollama", "openai", "embedded")
+
+
+def asked_judge(config: Config, text: str | None, **engine: Any) -> Asked | None:
     """Who is meant by `--for`; an LLM judge is asked in the version that it has now, which its server tells."""
     from tipbench.counting.judged import Asked
     from tipbench.stages import export
@@ -237,9 +276,9 @@ def asked_judge(text: str | None, **engine: Any) -> Asked | None:
 
     if not text:
         return None
-    if text.partition(":")[0] not in ("ollama", "openai", "embedded"):
+    if not _is_program(text):
         return export.asked_by(text)
-    identity = stage.identity_of(text, **engine)
+    identity = stage.identity_of(text, stage.JudgeSettings(ollama_url=config.ollama_urls[0], **engine))
     return Asked(identity.name, judge_version(identity.kind, identity.details))
 
 
@@ -255,7 +294,8 @@ def login_name() -> str:
 def say_scored(result: ScoreResult) -> None:
     click.echo(f"{result.file}: {result.scored} tips scored by {result.judge}, {result.left} left.")
     for reason, count in result.failures.items():
-        click.echo(f"  {count} tips could not be scored: {reason}")
+        about = result.why.get(reason, "")
+        click.echo(f"  {count} tips could not be scored: {reason}{f' ({about})' if about else ''}")
 
 
 def say_applied(result: ApplyResult, dry_run: bool) -> None:

@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
 
-from tipbench.cli.options import config_options, json_option
+from tipbench.cli.options import config_options, json_option, number_between, whole_number
 from tipbench.cli.printing import console, print_json
+from tipbench.cli.root import Command
 from tipbench.cli.services import engine_of, store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_UNREACHABLE
 
 
 @click.command(
+    cls=Command,
     short_help="What the engine has, and what the policy says.",
-    epilog="\b\nExample:\n  tipbench models --memory-limit 2Gi",
+    epilog="\b\nExamples:\n  tipbench models --memory-limit 2Gi\n  tipbench models --fits 1Gi",
 )
 @config_options(
-    "models", "engine", "ollama_url", "mlflow_url", "max_model_b", "num_ctx", "parallel", "memory_limit", "num_thread"
+    "models",
+    "engine",
+    "ollama_url",
+    "engine_url",
+    "parameters",
+    "mlflow_url",
+    "max_model_b",
+    "num_ctx",
+    "parallel",
+    "memory_limit",
+    "num_thread",
 )
+@click.option("--fits", "fits_in", metavar="SIZE", default="",
+              help="Which models fit into this much memory (e.g. 1Gi), and with which num_ctx at most.")  # fmt: skip
 @json_option
-def models(config: Config, as_json: bool) -> None:
+def models(config: Config, fits_in: str, as_json: bool) -> None:
     """What the engine has: parameters, quantisation, size, estimated memory, and the policy's verdict."""
+    from tipbench.policy import parse_bytes
     from tipbench.stages import models as stage
 
+    try:
+        limit = parse_bytes(fits_in)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--fits") from error
     with engine_of(config) as engine:
-        result = stage.run(config, engine)
+        result = stage.run(config, engine, limit)
     if as_json:
         print_json(result)
     else:
-        stage.render(result, console())
+        stage.render(result, console(), limit)
 
 
 @click.command(
+    cls=Command,
     short_help="What counts of an experiment, what is judged, and what waits.",
     epilog="\b\nExample:\n  tipbench status --experiment tip-bench-auto",
 )
@@ -57,12 +78,13 @@ def status(config: Config, asked_for: str, as_json: bool) -> None:
 
 
 @click.command(
+    cls=Command,
     short_help="How small a difference a design could detect.",
     epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
 )
 @config_options("models", "prompts", "n_tips", "n_scenarios", "experiment", "mlflow_url", "scenarios", "rubric")
-@click.option("--judges", default=1, show_default=True, type=click.IntRange(1), help="Judges who score every tip.")
-@click.option("--power", default=0.8, show_default=True, type=click.FloatRange(0.01, 0.999),
+@click.option("--judges", default=1, show_default=True, type=whole_number(1, 1000), help="Judges who score every tip.")
+@click.option("--power", default=0.8, show_default=True, type=number_between(0.01, 0.999),
               help="Chance of detecting a difference of the size that is printed.")  # fmt: skip
 @click.option("--from-data", is_flag=True, help="Take the spreads from --experiment instead of assumed ones.")
 @json_option
@@ -70,15 +92,15 @@ def plan(config: Config, judges: int, power: float, from_data: bool, as_json: bo
     """The smallest difference between two cells that this design could detect."""
     from tipbench.stages import plan as stage
 
-    store = store_of(config) if from_data else None
-    result = stage.run(config, judges=judges, power=power, store=store)
+    with store_of(config) if from_data else contextlib.nullcontext() as store:
+        result = stage.run(config, judges=judges, power=power, store=store)
     if as_json:
         print_json(result)
     else:
         stage.render(result, console())
 
 
-@click.command(epilog="\b\nExample:\n  tipbench doctor --mlflow-url http://localhost:5000")
+@click.command(cls=Command, epilog="\b\nExample:\n  tipbench doctor --mlflow-url http://localhost:5000")
 @config_options()
 @json_option
 def doctor(config: Config, as_json: bool) -> None:
@@ -93,7 +115,7 @@ def doctor(config: Config, as_json: bool) -> None:
     sys.exit(EXIT_UNREACHABLE if result.unreachable else 2 if result.failed else 0)
 
 
-@click.command(epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
+@click.command(cls=Command, epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
 @click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell", "status"]))
 def schema(name: str) -> None:
     """Print the JSON schema of what crosses tipbench's borders."""

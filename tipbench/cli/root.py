@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import click
 
 from tipbench import __version__
+from tipbench.ending import INTERRUPTED, WORDS
 from tipbench.errors import TipbenchError
 from tipbench.outcome import leave
 
-EXIT_INTERRUPTED = 130
+EXIT_INTERRUPTED = INTERRUPTED
 
 EXIT_CODES = """\b
 Exit codes:
@@ -19,11 +21,42 @@ Exit codes:
   3  the RAM policy refused every model
   4  finished, but some cells failed (all the rest is saved)
   5  a service cannot be reached
+  6  a gate failed: compare --fail-on
   130  interrupted; the same command resumes"""
+
+
+class Command(click.Command):
+    """A command that never takes the last of several values in silence: an option that is given twice adds up, or is refused."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's own, after a look at which options were given how often."""
+        given, counts = list(args), Counter[str]()
+        if not ctx.resilient_parsing:
+            _, _, order = self.make_parser(ctx).parse_args(args=given)
+            counts.update(param.name or "" for param in order if isinstance(param, click.Option) and _takes_one(param))
+        for param in self.params:
+            if isinstance(param, click.Option) and counts[param.name or ""] > 1:
+                raise click.UsageError(
+                    f"{' / '.join(param.opts)} is given {counts[param.name or '']} times; give it once.", ctx
+                )
+        return super().parse_args(ctx, args)
+
+
+def _takes_one(option: click.Option) -> bool:
+    """False for what may be repeated: an option that adds up, and a flag that can only be set."""
+    return not option.multiple and not option.count and not (option.is_flag and not option.secondary_opts)
 
 
 class InOrder(click.Group):
     """Lists its commands in the order in which one uses them."""
+
+    command_class = Command
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """As click's own; a command of another class would take the last of several values in silence."""
+        if not isinstance(cmd, Command | click.Group):
+            raise TypeError(f"{cmd.name}: make it with cls=Command")
+        super().add_command(cmd, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -43,7 +76,7 @@ class _Group(InOrder):
             leave(ctx.invoked_subcommand or "", error.exit_code, {}, str(error))
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
-            click.echo("\nInterrupted. What was finished is saved; the same command resumes.", err=True)
+            click.echo(WORDS, err=True)
             leave(ctx.invoked_subcommand or "", EXIT_INTERRUPTED, {}, "interrupted")
             ctx.exit(EXIT_INTERRUPTED)
 

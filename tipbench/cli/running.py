@@ -11,24 +11,30 @@ from tipbench.cli.collecting import collect_cells, say_collected
 from tipbench.cli.comparing import compare_cells, show_leaderboard
 from tipbench.cli.exchange_files import put_aside
 from tipbench.cli.judging import apply_file, asked_judge, name_of_judge, say_applied, say_scored, score_file
-from tipbench.cli.options import config_options, json_option, parse_share, repeats_option, weights_option
+from tipbench.cli.options import (
+    config_options,
+    json_option,
+    judge_identity_options,
+    parallel_option,
+    repeats_option,
+    weights_option,
+)
 from tipbench.cli.printing import me, where
+from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_SOME_FAILED
 
 
-@click.command(epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
+@click.command(cls=Command, epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
 @config_options()
 @click.option("--judge", "spec", default="baseline", show_default=True,
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
 @click.option("--as", "name", help="Your name as judge in the terminal.")
 @click.option("--out", default="report", show_default=True, type=click.Path(file_okay=False),
               help="Folder for judge.json and the report.")  # fmt: skip
-@click.option("--base-url", envvar="TIPBENCH_JUDGE_BASE_URL", default="https://api.openai.com/v1", show_default=True,
-              help="OpenAI-compatible endpoint, for openai:MODEL.")  # fmt: skip
-@click.option("--passes", type=click.IntRange(1, 99), default=1, show_default=True, help="Passes of an LLM judge.")
-@click.option("--judge-prompt", type=click.Path(exists=True, dir_okay=False), help="Prompt file of an LLM judge.")
+@judge_identity_options
+@parallel_option("--judge-parallel")
 @repeats_option
 @weights_option
 @json_option
@@ -37,9 +43,10 @@ def run(
     spec: str,
     name: str | None,
     out: str,
-    repeats: str,
-    weights: str | None,
+    repeats: float,
+    weights: tuple[str, ...],
     as_json: bool,
+    judge_parallel: int | None,
     **engine: Any,
 ) -> None:
     """Everything in one go: collect, export, score, apply, compare."""
@@ -63,21 +70,21 @@ def run(
         elif spec == BASELINE:
             asked = Asked(BASELINE)
         else:
-            asked = asked_judge(spec, ollama_url=config.ollama_url, **engine)
+            asked = asked_judge(config, spec, **engine)
         exported = export.run(
             config.experiment,
             store,
             load_rubric(config.rubric or None),
             judge=judge_name,
             asked=asked,
-            repeats=parse_share(repeats),
+            repeats=repeats,
         )
     scored = None
     if exported.n_items:
         # An interrupted run is resumed: a file that was begun for the same export keeps its scores, and another's is kept aside.
         if not put_aside(file, exported.exchange.export_id):
             write_exchange(exported.exchange, file)
-        scored = score_file(str(file), spec, name, quiet=as_json, ollama_url=config.ollama_url, **engine)
+        scored = score_file(config, str(file), spec, name, quiet=as_json, judge_parallel=judge_parallel, **engine)
         applied = apply_file(config, str(file))
         if not as_json:
             say_scored(scored)
@@ -95,6 +102,6 @@ def run(
         if spec == "baseline":
             click.echo(
                 f"These scores are the baseline judge's (text statistics). To judge for real: {me()} judge export "
-                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config)}"
+                f"--experiment {config.experiment} --judge YOU --out mine.json{where(config, 'rubric')}"
             )
     sys.exit(EXIT_SOME_FAILED if collected.failed or (scored and scored.failures) else 0)

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from tipbench.collecting.plan import Block, Cell
 from tipbench.collecting.progress import Event, FailedCells, OnEvent, Tally
@@ -19,23 +19,27 @@ from tipbench.engines.base import (
     EngineUnreachable,
     Generation,
     GenerationError,
+    ModelBroken,
     ModelMissing,
     Options,
     OutOfMemory,
+    Unsuitable,
     Witness,
 )
 from tipbench.errors import TipbenchError
-from tipbench.judging.checks import check, clean
+from tipbench.judging.checks import NAMES, clean, reasons
+from tipbench.memory.meter import Meter, Reading
+from tipbench.model_names import same_model
 from tipbench.policy import format_bytes
 from tipbench.store import now_ms
 from tipbench.store.journal import Journal
-from tipbench.store.records import Candidate, CellResult, Failure
+from tipbench.store.records import SLOTS, Candidate, CellResult, Failure
 from tipbench.store.writer import CellWriter
 
 GIVE_UP_AFTER = 3
 """Failed cells in a row after which the rest of a model's cells fail with the same reason, untried."""
 WATCH_AFTER_S = 0.2
-"""Seconds into a cell at which memory is read; with a keep-alive of 0 the model is only there while it writes."""
+"""Seconds into a cell at which it is checked that no other model is in memory."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Task:
     """What generating needs besides the cells."""
 
     engine: Engine
+    meter: Meter
     options: Options
     seed: int
     """Candidate i of every cell is generated with seed + i."""
@@ -83,14 +88,15 @@ class Generator:
             return
         if block.failure is not None:
             for cell in cells:
-                self._finish(cell, (), block.failure, None, now_ms(), quiet=True)
+                self._finish(cell, (), block.failure, now_ms(), quiet=True)
             failed = FailedCells(block.model, block.failure.reason, len(cells), block.failure.message)
             self._task.on_event(Event("failed", str(failed), total=self._task.total, done=self._done))
             return
         self._make_room(block.model)
         pool = ThreadPoolExecutor(self._options.parallel, thread_name_prefix="generate")
         try:
-            self._generate(block, cells, earlier, pool)
+            with self._task.meter.watching():
+                self._generate(block, cells, earlier, pool)
         except BaseException:
             # An interrupt must not wait for answers that nobody will read.
             self._stopping.set()
@@ -103,9 +109,13 @@ class Generator:
     def _make_room(self, model: str) -> None:
         """At most one model in memory: whatever else is loaded goes first."""
         for resident in self._task.engine.resident():
-            if resident.name not in (model, f"{model}:latest"):
+            if not same_model(resident.name, model):
                 self._task.on_event(Event("note", f"freeing {resident.name}, which was still loaded"))
-                self._task.engine.unload(resident.name)
+                try:
+                    self._task.engine.unload(resident.name)
+                except GenerationError as error:
+                    # Another model's trouble: this one is tried all the same.
+                    self._warn(str(error))
 
     def _engine_free(self, model: str, quietly: bool = False) -> None:
         try:
@@ -130,24 +140,22 @@ class Generator:
         waiting = deque(cells)
         flight: dict[Future[Filled], Cell] = {}
         failures: list[Failure] = []
-        peak: int | None = None
         while waiting or flight:
             if len(failures) >= self._patience(failures):
                 # What is in flight still counts; what has not begun shares the verdict.
                 while waiting:
                     last = failures[-1]
                     message = f"not tried after {len(failures)} failed cells in a row: {last.message}"
-                    self._finish(waiting.popleft(), (), Failure(reason=last.reason, message=message), peak, now_ms())
+                    self._finish(waiting.popleft(), (), Failure(reason=last.reason, message=message), now_ms())
                 if not flight:
                     return
             while waiting and len(flight) < self._options.parallel:
                 cell = waiting.popleft()
                 kept = earlier.get(cell.id, ())
                 flight[pool.submit(self._fill, cell, kept, block)] = cell
-            done, peak = self._await(flight, peak)
-            for future in done:
+            for future in self._await(flight):
                 cell, filled = flight.pop(future), future.result()
-                self._finish(cell, filled.candidates, filled.failure, peak, filled.began_ms)
+                self._finish(cell, filled.candidates, filled.failure, filled.began_ms, self._task.meter.peak())
                 failures = [*failures, filled.failure] if filled.failure else []
                 if filled.failure is not None and filled.failure.reason == "EngineUnreachable":
                     left = len(waiting) + len(flight)
@@ -155,34 +163,30 @@ class Generator:
                         f"{filled.failure.message} {left} cells of {block.model} are left; the same command resumes."
                     )
 
-    def _await(
-        self, flight: Mapping[Future[Filled], Cell], peak: int | None
-    ) -> tuple[list[Future[Filled]], int | None]:
-        """The cells that are done, at least one; and the peak of memory, read once while the engine is at work."""
+    def _await(self, flight: Mapping[Future[Filled], Cell]) -> list[Future[Filled]]:
+        """The cells that are done, at least one; looks once, while the engine is at work, that one model is in memory."""
         done, _ = wait(flight, timeout=WATCH_AFTER_S, return_when=FIRST_COMPLETED)
-        peak = self._watch_memory(peak)
+        self._watch_residents()
         if not done:
             done, _ = wait(flight, return_when=FIRST_COMPLETED)
-        return [future for future in flight if future in done], peak
+        return [future for future in flight if future in done]
 
     def _patience(self, failures: Sequence[Failure]) -> int:
         """Failures in a row to bear: what does not fit in memory or is not there will not get better."""
         if failures and failures[-1].reason == OutOfMemory.reason:
             return 2
-        if failures and failures[-1].reason == ModelMissing.reason:
+        if failures and failures[-1].reason in (ModelMissing.reason, ModelBroken.reason, Unsuitable.reason):
             return 1
         return GIVE_UP_AFTER
 
-    def _watch_memory(self, peak: int | None) -> int | None:
-        """The largest size that the engine has reported so far."""
+    def _watch_residents(self) -> None:
+        """Warn when somebody else's model is in memory too: then the figures are not this model's alone."""
         try:
             residents = self._task.engine.resident()
         except TipbenchError:
-            return peak
+            return
         if len(residents) > 1:
             self._warn("more than one model in memory: " + ", ".join(r.name for r in residents))
-        sizes = [r.size_bytes for r in residents if r.size_bytes is not None]
-        return max([*sizes, *([peak] if peak is not None else [])], default=None)
 
     def _fill(self, cell: Cell, kept: Sequence[Candidate], block: Block) -> Filled:
         """The candidates that a cell still lacks, one after the other; stops at the first that fails."""
@@ -198,6 +202,11 @@ class Generator:
             except (EngineUnreachable, GenerationError) as error:
                 failure = self._explain(error, block, began)
                 break
+            if generation.prompt_cut:
+                self._warn(
+                    f"{block.model}: prompt {cell.planned.prompt} does not fit into num_ctx {self._options.num_ctx}, so the server "
+                    f"left out messages from its front, examples before all (seen with {cell.planned.scenario}); raise --num-ctx"
+                )
             candidates.append(_as_candidate(index, seed, generation))
             self._task.journal.note(cell.id, candidates[-1])
             self._task.tally.generated(generation.total_s or generation.wall_s)
@@ -225,7 +234,12 @@ class Generator:
             )
             limit = format_bytes(bound) if bound is not None else "not stated (--memory-limit)"
             need = format_bytes(block.estimate.total) if block.estimate else "unknown"
-            message = f"{message} Memory limit: {limit}; estimated need of {block.model}: {need}."
+            reading = self._task.meter.peak()
+            peak = f"{format_bytes(reading.size)} ({reading.source})" if reading else "not seen"
+            message = (
+                f"{message} Memory limit: {limit}; estimated need of {block.model}: {need}; "
+                f"largest that was measured: {peak}."
+            )
         return Failure(reason=error.reason, message=message)
 
     def _finish(
@@ -233,17 +247,15 @@ class Generator:
         cell: Cell,
         candidates: tuple[Candidate, ...],
         failure: Failure | None,
-        peak: int | None,
         began: int,
+        memory: Reading | None = None,
         quiet: bool = False,
     ) -> None:
         """Hand a finished or failed cell over; `quiet` leaves the telling to whoever finishes many at once."""
         planned = cell.planned
-        flags = check([c.text for c in candidates], cell.messages, [c.done_reason for c in candidates])
-        counts: dict[str, int] = {}
-        for one in flags:
-            for name, flagged in asdict(one).items():
-                counts[name] = counts.get(name, 0) + int(flagged)
+        found = reasons([c.text for c in candidates], cell.messages, [c.done_reason for c in candidates])
+        candidates = tuple(c.model_copy(update={"flags": why}) for c, why in zip(candidates, found, strict=True))
+        counts = {name: sum(name in why for why in found) for name in NAMES} if candidates else {}
         result = CellResult(
             cell_id=cell.id,
             collection_id=self._task.collection_id,
@@ -253,10 +265,11 @@ class Generator:
             situation=cell.scenario.situation,
             n_tips=planned.n_tips,
             params=dict(cell.params),
-            tags={},
+            tags={SLOTS: str(self._options.parallel)},
             candidates=candidates,
             flags=counts,
-            resident_bytes=peak,
+            resident_bytes=memory.size if memory else None,
+            memory_source=memory.source if memory else None,
             failure=failure,
             started_ms=began,
             ended_ms=now_ms(),

@@ -12,8 +12,8 @@ from hashlib import sha256
 from tipbench.catalog import Prompt, Scenario, content_hash
 from tipbench.config import Config
 from tipbench.counting.identity import Row, cell_id, unknown
-from tipbench.engines.base import Message, ModelFacts
-from tipbench.policy import MemoryEstimate
+from tipbench.engines.base import Message, ModelFacts, estimated_tokens
+from tipbench.memory.need import MemoryEstimate
 from tipbench.store.records import OPTIONS, Failure, PlannedCell
 
 
@@ -97,6 +97,20 @@ def make_plan(
     return Plan(
         _collection_id(config, cells.values(), refused), tuple(blocks), refused, tuple(cells.values()), tuple(same)
     )
+
+
+def tight(cells: Iterable[Cell], num_ctx: int) -> list[str]:
+    """In words: the prompts that will hardly fit into the context, by an estimate. Ollama would drop their first messages."""
+    longest: dict[str, int] = {}
+    for cell in cells:
+        name = cell.planned.prompt
+        longest[name] = max(longest.get(name, 0), estimated_tokens(cell.messages))
+    return [
+        f"prompt {name} takes about {tokens} tokens, and num_ctx is {num_ctx}: the server would leave out messages from its front, "
+        "examples before all; raise --num-ctx"
+        for name, tokens in longest.items()
+        if tokens > num_ctx
+    ]
 
 
 def _options(config: Config) -> dict[str, str]:

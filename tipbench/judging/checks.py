@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 MAX_WORDS = 60
 """Words above which a tip is too long for the place where an app shows it."""
@@ -33,6 +33,9 @@ class Flags:
     truncated: bool
 
 
+NAMES = tuple(field.name for field in fields(Flags))
+
+
 def clean(text: str) -> str:
     """The text without surrounding white space and without one pair of quotes around all of it; nothing else is touched."""
     text = text.strip()
@@ -49,24 +52,54 @@ def check(
     max_words: int = MAX_WORDS,
 ) -> list[Flags]:
     """Flags for the candidates of one cell, in order. `messages` is the chat they answered."""
+    return [
+        Flags(**{name: name in why for name in NAMES})
+        for why in reasons(texts, messages, done_reasons, max_words=max_words)
+    ]
+
+
+def reasons(
+    texts: Sequence[str],
+    messages: Sequence[Mapping[str, str]],
+    done_reasons: Sequence[str | None],
+    *,
+    max_words: int = MAX_WORDS,
+) -> list[dict[str, str]]:
+    """For every candidate of one cell, what the checks found: flag -> why, in a few words."""
     # The user's turn is no secret, and a tip may quote the situation.
     secret = _runs(" ".join(m["content"] for m in messages if m["role"] in ("system", "assistant")))
     earlier: list[frozenset[str]] = []
-    flags = []
+    found = []
     for text, reason in zip(texts, done_reasons, strict=True):
-        grams = _trigrams(text)
-        flags.append(
-            Flags(
-                empty=not text.strip(),
-                refusal=bool(_REFUSALS.search(text)),
-                prompt_leak=not secret.isdisjoint(_runs(text)),
-                near_duplicate=any(_jaccard(grams, other) >= DUPLICATE for other in earlier),
-                too_long=len(text.split()) > max_words,
-                truncated=reason == "length",
-            )
-        )
+        grams, words, why = _trigrams(text), len(text.split()), dict[str, str]()
+        if not text.strip():
+            why["empty"] = "no text"
+        if refused := _REFUSALS.search(text):
+            why["refusal"] = f"says “{refused[0]}”"
+        if leaked := _first_run(text, secret):
+            why["prompt_leak"] = f"repeats “{leaked}” of the prompt"
+        twin = next((n for n, other in enumerate(earlier, 1) if _jaccard(grams, other) >= DUPLICATE), None)
+        if twin is not None:
+            why["near_duplicate"] = f"almost the same as tip {twin} of this cell"
+        if words > max_words:
+            why["too_long"] = f"{words} words, over {max_words}"
+        if reason == "length":
+            why["truncated"] = "cut off at the limit of tokens"
         earlier.append(grams)
-    return flags
+        found.append(why)
+    return found
+
+
+def _first_run(text: str, secret: set[tuple[str, ...]]) -> str:
+    """The first words in a row that the text has from the secret ones, as one string; empty when there are none."""
+    words = _words(text)
+    for i in range(len(words) - LEAK_WORDS + 1):
+        if tuple(words[i : i + LEAK_WORDS]) in secret:
+            end = i + LEAK_WORDS
+            while end < len(words) and tuple(words[end - LEAK_WORDS + 1 : end + 1]) in secret:
+                end += 1
+            return " ".join(words[i : min(end, i + 14)]) + ("…" if end > i + 14 else "")
+    return ""
 
 
 def _words(text: str) -> list[str]:

@@ -74,6 +74,10 @@ class ExchangeItem(_Strict):
     scores: dict[str, int | None] = Field(
         description="criterion id -> score on the rubric's scale, null while unscored"
     )
+    expected: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = Field(
+        default=None,
+        description="criterion id -> mean score under the judge's own probabilities, beside the whole numbers; not there where unknown",
+    )
     rationale: str | None = Field(default=None, max_length=2000)
     scored_at: datetime | None = Field(default=None, strict=False)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import statistics
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
-
-import httpx
-import tenacity
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
 
 from tipbench.catalog import JudgePrompt
-from tipbench.config import SECRET_IN_URL
-from tipbench.engines.base import Engine, EngineUnreachable, GenerationError, ModelMissing, Options
-from tipbench.errors import InputError, UnreachableError
+from tipbench.engines.base import (
+    Engine,
+    EngineUnreachable,
+    Generation,
+    GenerationError,
+    ModelFacts,
+    ModelMissing,
+    Options,
+)
+from tipbench.errors import InputError
+from tipbench.judging.answers import Answer, expected_scores, read_answer
 from tipbench.judging.exchange import ExchangeRubric, JudgeIdentity
 from tipbench.judging.fill import Judgment, JudgmentError
 
@@ -22,12 +27,17 @@ ATTEMPTS = 3
 """Answers asked for, each with another seed, before a tip stays unscored."""
 MAX_TOKENS = 400
 NUM_CTX = 4096
-CONNECT_S, READ_S, RETRY_S = 10.0, 180.0, 60.0
 MAX_RATIONALE = 2000
+TOP_LOGPROBS = 20
+"""Likeliest tokens asked for at every place: both Ollama and OpenAI give at most 20."""
+
+Rationale = Literal["before", "after", "none"]
+"""Where the judge writes its sentence: before the scores, so that they follow from it; after them; or not at all."""
+RATIONALES: tuple[Rationale, ...] = get_args(Rationale)
 
 
 class Chat(Protocol):
-    """One question to a chat model."""
+    """One question to a chat model. Methods may be called from several threads at once."""
 
     @property
     def details(self) -> Mapping[str, str]:
@@ -35,7 +45,7 @@ class Chat(Protocol):
 
     def ask(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, object], temperature: float, seed: int
-    ) -> str:
+    ) -> Generation:
         """The model's answer; raises JudgmentError (this one failed) or UnreachableError (nobody is there)."""
 
     def close(self) -> None:
@@ -43,29 +53,48 @@ class Chat(Protocol):
 
 
 class EngineChat:
-    """A judge on one of tipbench's own engines."""
+    """A judge on one of tipbench's own engines; `engine_s` adds up the seconds that the engine says it took."""
 
-    def __init__(self, engine: Engine, model: str) -> None:
-        """Raises InputError when the engine does not have the model."""
+    def __init__(
+        self,
+        engine: Engine,
+        model: str,
+        *,
+        details: Mapping[str, str],
+        parallel: int = 1,
+        num_thread: int | None = None,
+        top_logprobs: int = TOP_LOGPROBS,
+    ) -> None:
         self._engine = engine
         self._model = model
-        try:
-            facts = engine.describe(model)
-        except ModelMissing as error:
-            raise InputError(f"judge: {error}") from error
-        self.details: Mapping[str, str] = {"model": model, "digest": facts.digest, "engine": engine.info().name}
+        self._options = Options(
+            num_predict=MAX_TOKENS,
+            num_ctx=NUM_CTX,
+            keep_alive="5m",
+            num_thread=num_thread,
+            parallel=parallel,
+            top_logprobs=top_logprobs,
+        )
+        self._lock = threading.Lock()
+        self.details: Mapping[str, str] = {"model": model, **details}
+        self.engine_s = 0.0
 
     def ask(
         self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, object], temperature: float, seed: int
-    ) -> str:
+    ) -> Generation:
         """One answer, bound to the schema by the engine."""
-        options = Options(temperature=temperature, num_predict=MAX_TOKENS, num_ctx=NUM_CTX, keep_alive="5m")
+        options = Options(**{**vars(self._options), "temperature": temperature})
         try:
-            return self._engine.generate(self._model, messages, options, seed, schema).text
+            answer = self._engine.generate(self._model, messages, options, seed, schema)
         except EngineUnreachable:
             raise
+        except ModelMissing as error:
+            raise InputError(f"judge: {error}") from error
         except GenerationError as error:
             raise JudgmentError(error.reason, str(error)) from error
+        with self._lock:
+            self.engine_s += answer.total_s or 0.0
+        return answer
 
     def close(self) -> None:
         """Leave nothing in memory."""
@@ -75,104 +104,41 @@ class EngineChat:
             self._engine.close()
 
 
-class _TransientError(Exception):
-    """Worth another try."""
-
-
-class OpenAIChat:
-    """A judge behind an OpenAI-compatible endpoint (`POST {base}/chat/completions`). The key comes from OPENAI_API_KEY."""
-
-    def __init__(self, base_url: str, model: str, *, retry_s: float = RETRY_S) -> None:
-        self._url = base_url.rstrip("/") + "/chat/completions"
-        self._model = model
-        self._retry_s = retry_s
-        self._shown = SECRET_IN_URL.sub("", base_url)
-        key = os.environ.get("OPENAI_API_KEY")
-        self._client = httpx.Client(
-            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-        )
-        self.details: Mapping[str, str] = {"model": model, "endpoint": self._shown}
-
-    def ask(
-        self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, object], temperature: float, seed: int
-    ) -> str:
-        """One answer, bound to the schema by the server."""
-        body = {
-            "model": self._model,
-            "messages": list(messages),
-            "temperature": temperature,
-            "seed": seed,
-            "max_tokens": MAX_TOKENS,
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "scores", "strict": True, "schema": schema},
-            },
-        }
-        try:
-            for attempt in tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type(_TransientError),
-                wait=tenacity.wait_exponential(multiplier=0.5, max=15) + tenacity.wait_random(0, 0.5),
-                stop=tenacity.stop_after_delay(self._retry_s),
-                reraise=True,
-            ):
-                with attempt:
-                    return self._once(body)
-        except _TransientError as error:
-            raise UnreachableError(
-                f"the judge's endpoint {self._shown} cannot be reached ({error}); tried for {self._retry_s:g} s. What was scored is "
-                "in the file; the same command goes on."
-            ) from error
-        raise AssertionError("unreachable: Retrying either returns or raises")
-
-    def _once(self, body: Mapping[str, object]) -> str:
-        try:
-            response = self._client.post(self._url, json=body)
-        except httpx.InvalidURL as error:
-            raise InputError(f"--base-url {self._shown!r} is no URL: {error}") from error
-        except httpx.TransportError as error:
-            raise _TransientError(str(error) or type(error).__name__) from error
-        if response.status_code in (408, 429) or response.status_code >= 500:
-            raise _TransientError(f"HTTP {response.status_code}")
-        if not response.is_success:
-            hint = " Set OPENAI_API_KEY." if response.status_code in (401, 403) else ""
-            raise InputError(
-                f"the judge's endpoint {self._shown} answered {response.status_code}: {_words(response)}{hint}"
-            )
-        try:
-            content = response.json()["choices"][0]["message"]["content"]
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise JudgmentError("BrokenAnswer", f"{self._shown} did not answer like an OpenAI endpoint") from error
-        if not isinstance(content, str) or not content.strip():
-            raise JudgmentError("EmptyAnswer", f"{self._model} answered without any text")
-        return content
-
-    def close(self) -> None:
-        """Release the connection."""
-        self._client.close()
-
-
-def _words(response: httpx.Response) -> str:
+def judge_facts(engine: Engine, model: str) -> ModelFacts:
+    """Facts about the judge's model; raises InputError when the engine does not have it."""
     try:
-        error = response.json()["error"]
-        return str(error["message"] if isinstance(error, dict) else error)
-    except (ValueError, KeyError, TypeError):
-        return response.text.strip()[:300]
+        return engine.describe(model)
+    except ModelMissing as error:
+        raise InputError(f"judge: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One answer, read."""
+
+    answer: Answer
+    expected: Mapping[str, float] | None
 
 
 class LLMJudge:
     """Scores by a chat model: `passes` answers a tip with different seeds, the median of each criterion counts.
 
-    The median of an even number of passes that falls between two scores is rounded to the even one.
+    The median of an even number of passes that falls between two scores is rounded to the even one. Where the server tells token
+    probabilities, every pass has an expected score, too, and their mean stands beside the whole number. Safe to use from several threads.
     """
 
-    def __init__(self, name: str, chat: Chat, prompt: JudgePrompt, passes: int = 1) -> None:
+    def __init__(
+        self, name: str, chat: Chat, prompt: JudgePrompt, passes: int = 1, rationale: Rationale = "before"
+    ) -> None:
         self._chat = chat
         self._prompt = prompt
         self._passes = passes
+        self._rationale: Rationale = rationale
         details = {
             **chat.details,
             "prompt": f"{prompt.name} {prompt.hash[:12]}",
+            "judge_prompt": prompt.hash,
+            "rationale": rationale,
             "passes": str(passes),
             "temperature": f"{prompt.temperature:g}",
         }
@@ -180,33 +146,34 @@ class LLMJudge:
 
     def score(self, rubric: ExchangeRubric, scenario: str, tip: str) -> Judgment:
         """The median over the passes; raises JudgmentError when a pass fails for good."""
-        messages = self._prompt.messages(rubric.model_dump(mode="json"), scenario, tip)
-        answer_model = _answer_model(rubric)
-        schema = answer_schema(rubric)
-        answers = [self._pass(messages, schema, answer_model, p) for p in range(self._passes)]
-        scores = {c.id: round(statistics.median(a[c.id] for a in answers)) for c in rubric.criteria}
-        rationale = str(answers[0]["rationale"]).strip()
+        messages = self._prompt.messages(rubric.model_dump(mode="json"), scenario, tip, self._rationale)
+        schema = answer_schema(rubric, self._rationale)
+        passes = [self._pass(messages, schema, rubric, number) for number in range(self._passes)]
+        answers = [one.answer for one in passes]
+        scores = {c.id: round(statistics.median(a.scores[c.id] for a in answers)) for c in rubric.criteria}
+        rationale = answers[0].rationale or ""
         if self._passes > 1:
-            spread = ", ".join(f"{c.id} {'/'.join(str(a[c.id]) for a in answers)}" for c in rubric.criteria)
-            rationale = f"{rationale[: MAX_RATIONALE - 300]} [passes: {spread[:280]}]"
-        return Judgment(scores, rationale[:MAX_RATIONALE] or None)
+            spread = ", ".join(f"{c.id} {'/'.join(str(a.scores[c.id]) for a in answers)}" for c in rubric.criteria)
+            rationale = f"{rationale[: MAX_RATIONALE - 300]} [passes: {spread[:280]}]".strip()
+        told = [one.expected for one in passes if one.expected is not None]
+        expected = None
+        if len(told) == len(passes):
+            expected = {c.id: round(statistics.fmean(one[c.id] for one in told), 4) for c in rubric.criteria}
+        return Judgment(scores, rationale[:MAX_RATIONALE] or None, expected)
 
     def _pass(
         self,
         messages: Sequence[Mapping[str, str]],
         schema: Mapping[str, object],
-        answer_model: type[BaseModel],
+        rubric: ExchangeRubric,
         number: int,
-    ) -> dict[str, Any]:
+    ) -> _Pass:
         last: JudgmentError | None = None
         for attempt in range(ATTEMPTS):
             try:
-                text = self._chat.ask(messages, schema, self._prompt.temperature, seed=number * ATTEMPTS + attempt)
-                return answer_model.model_validate_json(_unfenced(text)).model_dump()
-            except ValidationError as error:
-                fault = error.errors(include_url=False)[0]
-                where = ".".join(map(str, fault["loc"])) or "the answer"
-                last = JudgmentError("BrokenAnswer", f"{where}: {fault['msg']}")
+                said = self._chat.ask(messages, schema, self._prompt.temperature, seed=number * ATTEMPTS + attempt)
+                answer = read_answer(said.text, rubric)
+                return _Pass(answer, expected_scores(said.tokens, answer, rubric))
             except JudgmentError as error:
                 last = error
         raise last or JudgmentError("BrokenAnswer", "no answer")
@@ -216,28 +183,16 @@ class LLMJudge:
         self._chat.close()
 
 
-def answer_schema(rubric: ExchangeRubric) -> dict[str, object]:
-    """JSON schema of one answer: a rationale first, so that the scores follow from it, then one integer a criterion."""
+def answer_schema(rubric: ExchangeRubric, rationale: Rationale = "before") -> dict[str, object]:
+    """JSON schema of one answer: one integer a criterion, and a short rationale before or after them, or none.
+
+    Servers that build a grammar from it write the fields in this order.
+    """
     scale = list(range(rubric.scale_min, rubric.scale_max + 1))
-    scores = {c.id: {"type": "integer", "enum": scale} for c in rubric.criteria}
-    return {
-        "type": "object",
-        "properties": {"rationale": {"type": "string", "maxLength": 300}, **scores},
-        "required": ["rationale", *scores],
-        "additionalProperties": False,
-    }
-
-
-def _answer_model(rubric: ExchangeRubric) -> type[BaseModel]:
-    """The same as a model, since not every server keeps its word about schemas."""
-    fields: dict[str, Any] = {c.id: (int, Field(ge=rubric.scale_min, le=rubric.scale_max)) for c in rubric.criteria}
-    return create_model("Answer", __config__=ConfigDict(extra="ignore"), rationale=(str, ""), **fields)
-
-
-def _unfenced(text: str) -> str:
-    """JSON without the Markdown fence that some models put around it."""
-    text = text.strip()
-    if text.startswith("```"):
-        text = text.split("\n", 1)[-1].rsplit("```", 1)[0]
-    start, end = text.find("{"), text.rfind("}")
-    return text[start : end + 1] if 0 <= start < end else text
+    fields: dict[str, object] = {c.id: {"type": "integer", "enum": scale} for c in rubric.criteria}
+    sentence: dict[str, object] = {"rationale": {"type": "string", "maxLength": 300}}
+    if rationale == "before":
+        fields = sentence | fields
+    elif rationale == "after":
+        fields = fields | sentence
+    return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}

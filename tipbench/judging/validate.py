@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tipbench.catalog import content_hash
 from tipbench.errors import InputError
-from tipbench.judging.exchange import SCHEMA, Exchange, ExchangeItem, JudgeIdentity
+from tipbench.files import decode, explained, write_whole
+from tipbench.judging.exchange import (
+    SCHEMA,
+    Anchor,
+    Exchange,
+    ExchangeItem,
+    ExchangeRubric,
+    JudgeIdentity,
+    RubricCriterion,
+)
+from tipbench.quantities import did_you_mean
 
 MAX_BYTES = 256 * 1024**2
 MAX_DEPTH = 64
@@ -40,35 +50,60 @@ class _NotANumber:
 # -- reading -------------------------------------------------------------------------------------
 
 
-def read_exchange(path: Path) -> Exchange:
-    """The exchange file at `path`. Raises InputError that lists every fault."""
-    try:
+@dataclass(frozen=True)
+class Reading:
+    """A file as it was read: what is in it, as far as it has a shape, and all that is wrong with it by itself."""
+
+    source: str
+    raw: Any
+    """What the JSON holds; None when it is no JSON."""
+    exchange: Exchange | None
+    """The file, when nothing is wrong with it."""
+    faults: tuple[str, ...]
+
+    def require(self, more: Iterable[str] = ()) -> Exchange:
+        """The file. Raises InputError that lists its own faults and `more`, each once."""
+        found = list(dict.fromkeys([*self.faults, *more]))
+        if found or self.exchange is None:
+            raise refuse(self.source, found)
+        return self.exchange
+
+
+def look_into(path: Path) -> Reading:
+    """The exchange file at `path`, faulty or not. Raises InputError when it cannot be read at all."""
+    with explained(path, "cannot be read"):
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise InputError(f"{path}: {size:,} bytes are too many for an exchange file (at most {MAX_BYTES:,})")
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or 'cannot be read'}") from error
-    return parse_exchange(data, str(path))
+    return inspect(data, str(path))
+
+
+def read_exchange(path: Path) -> Exchange:
+    """The exchange file at `path`. Raises InputError that lists every fault."""
+    return look_into(path).require()
 
 
 def parse_exchange(data: bytes, source: str) -> Exchange:
     """The exchange file in `data`; `source` names it in messages. Raises InputError that lists every fault."""
+    return inspect(data, source).require()
+
+
+def inspect(data: bytes, source: str) -> Reading:
+    """What is in `data`, and every fault that it has by itself. Raises InputError when it is no JSON."""
     text = _decode(data, source)
     raw = _parse(text, source)
     shape = list(_shape_faults(raw))
-    if any(depth_exceeded for *_, depth_exceeded in shape):
-        raise refuse(source, [f"{pointer}: {words}" for pointer, words, _ in shape])
     faults = [f"{pointer}: {words}" for pointer, words, _ in shape]
+    if any(depth_exceeded for *_, depth_exceeded in shape):
+        return Reading(source, None, None, tuple(faults))
     exchange = None
     try:
         exchange = Exchange.model_validate_json(text)
     except ValidationError as error:
         faults += [_schema_fault(detail) for detail in error.errors(include_url=False)]
     faults += _meaning_faults(raw)
-    if faults or exchange is None:
-        raise refuse(source, list(dict.fromkeys(faults)))
-    return exchange
+    return Reading(source, raw, None if faults else exchange, tuple(dict.fromkeys(faults)))
 
 
 def refuse(source: str, faults: list[str]) -> InputError:
@@ -83,11 +118,9 @@ def _decode(data: bytes, source: str) -> str:
     if not data.strip():
         raise refuse(source, [": the file is empty"])
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise refuse(
-            source, [f": not UTF-8 text (byte {error.start}: 0x{data[error.start]:02x}); save it as UTF-8"]
-        ) from error
+        return decode(data)
+    except ValueError as error:
+        raise refuse(source, [f": {error}"]) from error
 
 
 def _parse(text: str, source: str) -> Any:
@@ -160,7 +193,7 @@ def _schema_fault(detail: Any) -> str:
         return f": not JSON: {detail['ctx']['error']}"
     words = {
         "missing": "is missing",
-        "extra_forbidden": "unknown field",
+        "extra_forbidden": f"unknown field{_meant(detail['loc']) if kind == 'extra_forbidden' else ''}",
         "int_type": f"must be a whole number or null, found {found}",
         "int_from_float": f"must be a whole number or null, found {found}",
         "string_type": f"must be text, found {found}",
@@ -172,6 +205,15 @@ def _schema_fault(detail: Any) -> str:
     if detail["loc"] == ("schema",) and kind == "literal_error":
         words = f"must be {SCHEMA!r}, found {found}; export again with this version of tipbench"
     return f"{place}: {words}"
+
+
+def _meant(location: Sequence[str | int]) -> str:
+    """The field that an unknown one may have been meant to be."""
+    known: Mapping[str, type[BaseModel]] = {"items": ExchangeItem, "judge": JudgeIdentity, "rubric": ExchangeRubric}
+    model = known.get(str(location[0]), Exchange) if len(location) > 1 else Exchange
+    if "criteria" in location and len(location) > 3:
+        model = Anchor if "anchors" in location else RubricCriterion
+    return did_you_mean(location[-1], (field.alias or name for name, field in model.model_fields.items()))
 
 
 def _short(value: object) -> str:
@@ -226,9 +268,31 @@ def _meaning_faults(raw: Any) -> list[str]:
                     faults.append(
                         f"{pointer((*place, criterion))}: {_short(score)} is outside the scale of {low} to {high}"
                     )
+        faults += _expected_faults(item, number, criteria, low, high)
     if scored and raw.get("judge") is None:
         faults.append('/judge: is missing; say who scored: {"name": "...", "kind": "human", "agent" or "llm"}')
     return faults
+
+
+def _expected_faults(
+    item: Mapping[str, Any], number: int, criteria: list[str], low: int | None, high: int | None
+) -> Iterable[str]:
+    """Expected scores stand beside whole ones, for the same criteria and on the same scale."""
+    expected = item.get("expected")
+    if not isinstance(expected, dict):
+        return
+    for criterion, value in expected.items():
+        place = pointer(("items", number, "expected", criterion))
+        if criteria and criterion not in criteria:
+            yield f"{place}: the rubric has no such criterion (it has {', '.join(criteria)})"
+        elif isinstance(value, int | float) and low is not None and high is not None and not low <= value <= high:
+            yield f"{place}: {_short(value)} is outside the scale of {low} to {high}"
+    scores = item["scores"]
+    missing = [c for c in criteria if c not in expected]
+    if missing:
+        yield f"{pointer(('items', number, 'expected'))}: has nothing for {', '.join(missing)}"
+    if any(scores.get(c) is None for c in criteria):
+        yield f"{pointer(('items', number, 'expected'))}: stands beside scores that are not complete"
 
 
 def _scale(rubric: Any) -> tuple[list[str], int | None, int | None]:
@@ -256,23 +320,33 @@ def check_against(
     exchange: Exchange, issued: Mapping[str, tuple[str, str]], rubric_hash: str, export_id: str
 ) -> list[str]:
     """Faults of a file against what was exported: `issued` maps item id -> (scenario, tip). Missing items are none."""
+    return faults_against(exchange.model_dump(mode="json", by_alias=True), issued, rubric_hash, export_id)
+
+
+def faults_against(raw: Any, issued: Mapping[str, tuple[str, str]], rubric_hash: str, export_id: str) -> list[str]:
+    """`check_against` for a file that has faults of its own: what has the right shape is compared, the rest passed over."""
+    if not isinstance(raw, dict):
+        return []
     faults = []
-    if exchange.export_id != export_id:
-        faults.append(f"/export_id: {exchange.export_id} is not the export {export_id}")
-    if exchange.rubric_hash != rubric_hash:
+    if isinstance(raw.get("export_id"), str) and raw["export_id"] != export_id:
+        faults.append(f"/export_id: {raw['export_id'][:40]} is not the export {export_id}")
+    if isinstance(raw.get("rubric_hash"), str) and raw["rubric_hash"] != rubric_hash:
         faults.append(
-            f"/rubric_hash: this file was exported under rubric {rubric_hash[:8]}, not {exchange.rubric_hash[:8]}"
+            f"/rubric_hash: this file was exported under rubric {rubric_hash[:8]}, not {raw['rubric_hash'][:8]}"
         )
-    for number, item in enumerate(exchange.items):
-        if item.id not in issued:
-            faults.append(f"/items/{number}/id: {item.id} was not in the exported file")
+    items = raw.get("items")
+    for number, item in enumerate(items if isinstance(items, list) else ()):
+        if not isinstance(item, dict) or not isinstance(item.get("id"), str):
             continue
-        scenario, tip = issued[item.id]
-        if item.tip != tip:
+        if item["id"] not in issued:
+            faults.append(f"/items/{number}/id: {_short(item['id'])[1:-1]} was not in the exported file")
+            continue
+        scenario, tip = issued[item["id"]]
+        if isinstance(item.get("tip"), str) and item["tip"] != tip:
             faults.append(
                 f"/items/{number}/tip: was changed since the export; a score must be for the tip that was written"
             )
-        if item.scenario != scenario:
+        if isinstance(item.get("scenario"), str) and item["scenario"] != scenario:
             faults.append(f"/items/{number}/scenario: was changed since the export")
     return faults
 
@@ -282,29 +356,32 @@ def check_against(
 
 def exchange_bytes(exchange: Exchange) -> bytes:
     """The file's content: keys in a stable order, nulls where a judge shall write."""
-    body = exchange.model_dump(mode="json", by_alias=True)
-    for item in body["items"]:
-        if item["scored_at"] is None:
-            del item["scored_at"]
+    body = exchange.model_dump(mode="json", by_alias=True, exclude={"items"})
+    body["items"] = [item_dict(item) for item in exchange.items]
     return (json.dumps(body, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def item_dict(item: ExchangeItem) -> dict[str, Any]:
+    """An item as it stands in the file: fields that only some judges have are left out while they are empty."""
+    body = item.model_dump(mode="json")
+    return {key: value for key, value in body.items() if value is not None or key not in ("scored_at", "expected")}
 
 
 def write_exchange(exchange: Exchange, path: Path) -> None:
     """Write the file, whole or not at all."""
-    content = exchange_bytes(exchange)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
+    write_whole(path, exchange_bytes(exchange), durable=True)
 
 
-def scored(item: ExchangeItem, scores: Mapping[str, int], rationale: str | None, at: datetime) -> ExchangeItem:
+def scored(
+    item: ExchangeItem,
+    scores: Mapping[str, int],
+    rationale: str | None,
+    at: datetime,
+    expected: Mapping[str, float] | None = None,
+) -> ExchangeItem:
     """The item with a judge's scores."""
-    return item.model_copy(update={"scores": dict(scores), "rationale": rationale, "scored_at": at})
+    told = None if expected is None else dict(expected)
+    return item.model_copy(update={"scores": dict(scores), "expected": told, "rationale": rationale, "scored_at": at})
 
 
 def with_items(exchange: Exchange, judge: JudgeIdentity, items: Iterable[ExchangeItem]) -> Exchange:

@@ -13,8 +13,10 @@ from tipbench.leaderboard.model import Cell, Leaderboard, ReportTip
 from tipbench.leaderboard.plots import forest_plot, tradeoff_plots
 
 
-def to_html(board: Leaderboard, tips: Sequence[ReportTip] = ()) -> str:
-    """The leaderboard as a self-contained page. `tips` fills the drill-down of every cell."""
+def to_html(board: Leaderboard, tips: Sequence[ReportTip] = (), hint: str = "") -> str:
+    """The leaderboard as a self-contained page. `tips` fills the drill-down of every cell; `hint` are the options that a
+    command needs to find this experiment again.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     source = (resources.files(__package__) / "report.html.j2").read_text(encoding="utf-8")
     by_cell: dict[tuple[str, str, str], list[ReportTip]] = {}
@@ -22,6 +24,7 @@ def to_html(board: Leaderboard, tips: Sequence[ReportTip] = ()) -> str:
         by_cell.setdefault((tip.model, tip.prompt, tip.variant), []).append(tip)
     return environment.from_string(source).render(
         board=board,
+        hint=hint,
         words=words,
         # Both figures escape every name that goes into them; the template must not escape their markup again.
         forest=Markup(forest_plot(board)),  # noqa: S704

@@ -32,7 +32,7 @@ def to_markdown(board: Leaderboard) -> str:
                         f"{words.percent(cell.coverage)} of {cell.n_expected}",
                         words.number(cell.tokens_per_s, 0),
                         words.seconds(cell.ttft_s),
-                        words.memory(cell.peak_memory_bytes),
+                        words.memory(cell.peak_memory_bytes, cell.memory_source),
                         words.flags(cell),
                     ]
                 )

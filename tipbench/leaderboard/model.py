@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tipbench.memory.meter import Source
+
 SCHEMA: Literal["tipbench.leaderboard/2"] = "tipbench.leaderboard/2"
 
 
@@ -79,7 +81,11 @@ class Cell(_Frozen):
     tokens_per_s: float | None
     ttft_s: float | None = Field(description="median time to first token, model load left out")
     seconds_per_tip: float | None
-    peak_memory_bytes: int | None
+    peak_memory_bytes: int | None = Field(description="the most that was in memory while the model wrote")
+    memory_source: Source | None = Field(
+        default=None,
+        description="where that figure comes from; `reported` is the engine's own count, and less than it takes",
+    )
     mean_words: float | None
     pareto: bool | None = Field(
         description="no other cell is at least as good in quality, speed and memory, and better in one"
@@ -214,6 +220,7 @@ class ReportTip:
     scores: dict[str, float] | None
     flags: tuple[str, ...] = ()
     variant: str = ""
+    situation: str = ""
 
 
 def version_1(board: Leaderboard) -> dict[str, Any]:

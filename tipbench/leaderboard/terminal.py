@@ -48,7 +48,7 @@ def render(board: Leaderboard, console: Console) -> None:
         low, high = board.scale_min, board.scale_max
         console.print()
         console.print(
-            f"Composite: {low}-{high}, weighted mean of {escape(', '.join(board.criteria))}, with its {board.confidence:.0%} interval. "
+            f"Composite: {low}-{high}, {escape(words.weighting(board))}, with its {board.confidence:.0%} interval. "
             "Tied: the difference to the leader could be chance.",
             style=None if plain else "dim",
         )
@@ -96,7 +96,12 @@ def _columns(board: Leaderboard, unicode: bool) -> list[_Column]:
         _Column("judged", [words.percent(c.coverage) for c in cells], priority=6),
         _Column("tok/s", [words.number(c.tokens_per_s, 0) for c in cells], priority=1),
         _Column("first token", [words.seconds(c.ttft_s) for c in cells], priority=5),
-        _Column("memory", [words.memory(c.peak_memory_bytes) for c in cells], priority=1),
+        _Column(
+            "memory",
+            [words.memory(c.peak_memory_bytes, c.memory_source) for c in cells],
+            priority=1,
+            short=[words.memory(c.peak_memory_bytes) for c in cells],
+        ),
         _Column("flags", [words.flags(c) for c in cells], right=False, priority=10),
     ]
     return columns

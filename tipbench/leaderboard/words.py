@@ -37,12 +37,26 @@ def p_value(value: float | None) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
-def memory(count: int | None) -> str:
-    """Bytes as MiB or GiB."""
+def memory(count: int | None, source: str | None = None) -> str:
+    """Bytes as MiB or GiB; a figure that the engine only reports is marked."""
     if count is None:
         return UNKNOWN
     mib = count / 1024**2
-    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
+    return (f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB") + (" reported" if source == "reported" else "")
+
+
+MEMORY_SOURCES = {
+    "processes": "what the server's processes took on this machine",
+    "sidecar": "what the server's processes took, read in its pod",
+    "own process": "what this process grew by",
+    "reported": "the engine's own count of weights and cache, where its processes take more",
+}
+
+
+def memory_sources(board: Leaderboard) -> str:
+    """Where the memory figures come from, in a sentence; empty when there are none."""
+    found = sorted({cell.memory_source for cell in board.cells if cell.memory_source}, key=list(MEMORY_SOURCES).index)
+    return "Memory: " + "; ".join(f"{MEMORY_SOURCES[one]} ({one})" for one in found) + "." if found else ""
 
 
 def seconds(value: float | None) -> str:
@@ -102,9 +116,34 @@ def prompt(cell: Cell) -> str:
     return f"{cell.prompt} ({cell.variant})" if cell.variant else cell.prompt
 
 
+def listed(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def unweighted(board: Leaderboard) -> list[str]:
+    """The criteria that count nothing."""
+    return [c for c in board.criteria if not board.weights.get(c)]
+
+
+def weighting(board: Leaderboard) -> str:
+    """What the composite is made of: `weighted mean of relevance 67% and tone 33%; actionability counts nothing`."""
+    weights = {c: w for c, w in board.weights.items() if w}
+    if len({round(w, 9) for w in weights.values()}) <= 1:
+        words = f"mean of {listed(list(weights))}" if len(weights) > 1 else f"{listed(list(weights))} alone"
+    else:
+        words = f"weighted mean of {listed([f'{c} {w:.0%}' for c, w in weights.items()])}"
+    left = unweighted(board)
+    return words + (f"; {listed(left)} count{'s' * (len(left) == 1)} nothing (weight 0)" if left else "")
+
+
 def headline(board: Leaderboard) -> str:
     """The answer, no surer than the data: who leads and what was tested, whose opinion that is, and which cell to take."""
-    return " ".join(part for part in (_leads(board), whose(board), advice(board)) if part)
+    left = unweighted(board)
+    without = (
+        f"Without {listed(left)} (weight 0):" if left and any(c.composite is not None for c in board.cells) else ""
+    )
+    return " ".join(part for part in (without, _leads(board), whose(board), advice(board)) if part)
 
 
 def whose(board: Leaderboard) -> str:
@@ -113,12 +152,12 @@ def whose(board: Leaderboard) -> str:
         return ""
     if board.reference is None:
         names = [j.name for j in board.judges if j.n_judged]
-        return f"That is the opinion of {_listed(names)}." if names else ""
+        return f"That is the opinion of {listed(names)}." if names else ""
     one = board.reference
-    words = f"That is what {_listed(one.judges)} would say, from {'their' if len(one.judges) > 1 else 'the'} scores on "
+    words = f"That is what {listed(one.judges)} would say, from {'their' if len(one.judges) > 1 else 'the'} scores on "
     words += f"{one.n_scenarios} scenarios"
     if one.others and one.n_alone:
-        words += f" and those of {_listed(one.others)} on all"
+        words += f" and those of {listed(one.others)} on all"
     return words + "."
 
 
@@ -144,10 +183,6 @@ def _named(one: Recommended | Nearest) -> str:
     return f"{one.model} with {one.prompt}" + (f" ({one.variant})" if one.variant else "")
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
-
-
 def _leads(board: Leaderboard) -> str:
     """Who leads, in a sentence: it claims what was tested, and says what was not."""
     judged = [c for c in board.cells if c.composite is not None]
@@ -170,7 +205,7 @@ def _leads(board: Leaderboard) -> str:
     if tied == len(others):
         return f"No clear winner: {lead}, and every other cell is statistically tied with it."
     parts = [f"{tied} other{'s are' if tied > 1 else ' is'} statistically tied with it"] if tied else []
-    parts += [f"{behind} {'are' if behind > 1 else 'is'} behind by more than chance"] if behind else []
+    parts += [f"{behind} clearly behind"] if behind else []
     parts += (
         [f"{unknown} {'have' if unknown > 1 else 'has'} too few scenarios in common with it to be tested"]
         if unknown
@@ -202,6 +237,8 @@ def notes(board: Leaderboard) -> list[str]:
             found.append(
                 f"Agreement on {one.criterion}: Krippendorff's alpha {number(one.alpha)} ({interval(one.ci_low, one.ci_high)})."
             )
+    sources = memory_sources(board)
+    found += [sources] if sources else []
     found += [f"Refused: {refusal.reason}." for refusal in board.refused]
     for cell in board.cells:
         if cell.n_failed:
@@ -229,7 +266,7 @@ def _bias(judge: str, bias: JudgeBias) -> str:
 
 def _reference(one: Reference) -> str:
     words = (
-        f"References {_listed(one.judges)}: {one.n_scenarios} scenarios, {percent(one.share)} of the tips; "
+        f"References {listed(one.judges)}: {one.n_scenarios} scenarios, {percent(one.share)} of the tips; "
         f"other scores count with λ = {number(one.weight)}"
     )
     if one.worth is not None and one.weight > 0:

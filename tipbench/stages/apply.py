@@ -16,7 +16,7 @@ from tipbench.counting.census import Census, take
 from tipbench.counting.judged import ANYONE, BASELINE, Asked, Judges
 from tipbench.errors import InputError
 from tipbench.judging.exchange import Exchange, ExchangeItem, JudgeIdentity
-from tipbench.judging.validate import check_against, refuse
+from tipbench.judging.validate import Reading, check_against, faults_against, refuse
 from tipbench.store import Store, now_ms
 from tipbench.store.archive import with_more_scores
 from tipbench.store.records import CellRecord, Heading, Judge, Score, judge_version
@@ -37,6 +37,9 @@ class ApplyResult:
     pending_cells: int
     """Cells that count and in which some candidate still waits, under this rubric, for anybody (after the baseline: for it)."""
     judgment_run_id: str | None
+    rubric_file: str = ""
+    """Where the rubric lay when the file was exported; empty for the shipped one, and for exports of 0.2.0."""
+    rubric_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,20 +56,18 @@ class _Checked:
     """The cells that the file's complete items are of, by run id."""
 
 
-def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_run: bool = False) -> ApplyResult:
-    """Write the complete items of `exchange` under its judge's name.
+def run(file: Exchange | Reading, store: Store, *, source: str, reason: str = "", dry_run: bool = False) -> ApplyResult:
+    """Write the complete items of an exchange file under its judge's name.
 
     `source` names the file in messages; `reason` is kept with every score that changes. Raises InputError that
-    lists every fault with its JSON pointer; then nothing was written.
+    lists every fault with its JSON pointer, those of the file itself and those against what was exported; then nothing was
+    written.
     """
-    try:
-        experiment_id = store.require_experiment(exchange.experiment)
-    except InputError as error:
-        raise refuse(source, [f"/experiment: {error}"]) from error
-    key = store.export_key(experiment_id, exchange.export_id)
-    if key is None:
-        words = f"{exchange.experiment} at {store.where} never issued {exchange.export_id}; export again"
-        raise refuse(source, [f"/export_id: {words}"])
+    reading = (
+        file if isinstance(file, Reading) else Reading(source, file.model_dump(mode="json", by_alias=True), file, ())
+    )
+    experiment_id, key = _issued(reading, store)
+    exchange = reading.require()
     holdings = store.holdings(experiment_id)
     checked = _check(exchange, key, {c.run.run_id: c for c in holdings.cells}, source, reason)
     after = replace(holdings, cells=_after(holdings.cells, checked))
@@ -80,7 +81,32 @@ def run(exchange: Exchange, store: Store, *, source: str, reason: str = "", dry_
         _copy(store, experiment_id, census, checked, exchange.rubric_hash)
         marks.refresh(store, experiment_id)
         store.compact(experiment_id)
-    return _result(exchange, checked, census, run_id)
+    result = _result(exchange, checked, census, run_id)
+    return replace(result, rubric_file=str(key.get("rubric_file", "")), rubric_hash=exchange.rubric_hash)
+
+
+def _issued(reading: Reading, store: Store) -> tuple[str, Mapping[str, Any]]:
+    """The experiment's id and the export's key. Raises InputError with all that is wrong with the file, by itself and against them."""
+    raw = reading.raw if isinstance(reading.raw, dict) else {}
+    experiment, export_id = raw.get("experiment"), raw.get("export_id")
+    if not isinstance(experiment, str) or not isinstance(export_id, str):
+        reading.require()
+        raise AssertionError("a sound file names both")
+    try:
+        experiment_id = store.require_experiment(experiment)
+    except InputError as error:
+        reading.require([f"/experiment: {error}"])
+        raise
+    key = store.export_key(experiment_id, export_id)
+    if key is None:
+        words = f"{experiment} at {store.where} never issued {export_id[:40]}; export again"
+        reading.require([f"/export_id: {words}"])
+        raise AssertionError("unreachable: there is a fault")
+    if reading.faults:
+        items: Mapping[str, list[Any]] = key["items"]
+        issued = {item_id: (row[3], row[4]) for item_id, row in items.items()}
+        reading.require(faults_against(raw, issued, key["rubric_hash"], key["export_id"]))
+    return experiment_id, key
 
 
 def run_on(
@@ -108,7 +134,7 @@ def run_on(
         touched = {score.run_id for score in checked.scores}
         store.copy_scores(
             {
-                c.run.run_id: (_means(c, exchange.rubric_hash), bool(judges.pending(c, Asked(ANYONE))))
+                c.run.run_id: (marks.score_means(c, exchange.rubric_hash), bool(judges.pending(c, Asked(ANYONE))))
                 for c in after
                 if c.run.run_id in touched
             }
@@ -214,29 +240,16 @@ def _after(cells: Sequence[CellRecord], checked: _Checked) -> tuple[CellRecord, 
 
 
 def _copy(store: Store, experiment_id: str, census: Census, checked: _Checked, rubric_hash: str) -> None:
-    """Bring the copies in MLflow up to date: the means as metrics, and whether a cell waits, as a tag."""
-    judges = Judges((e.cell for e in census.counted), rubric_hash)
-    asked = Asked(ANYONE)
-    counted = {e.run_id: bool(judges.pending(e.cell, asked)) for e in census.counted}
+    """Bring the copies in MLflow up to date."""
     changed = {score.run_id for score in checked.scores}
-    cells = {e.run_id: e.cell for e in census.entries}
-    store.copy_scores({r: (_means(cells[r], rubric_hash), counted.get(r, False)) for r in changed})
+    marks.copy_scores(store, experiment_id, census, rubric_hash, changed)
     again = set(checked.cells) - changed
     if again and not changed:
         # The same file again: an earlier call may have been cut off before it came to the tags.
+        judges = Judges((e.cell for e in census.counted), rubric_hash)
+        waits = {e.run_id for e in census.counted if judges.pending(e.cell, Asked(ANYONE))}
         stale = store.marked_pending(experiment_id) & again
-        store.mark_pending({r: False for r in stale if not counted.get(r, False)})
-
-
-def _means(cell: CellRecord, rubric_hash: str) -> dict[str, float]:
-    """`score_CRITERION`: means over all judges and candidates, for MLflow's charts."""
-    records = [r for r in cell.scores if r.rubric_hash == rubric_hash]
-    found = {}
-    for position, criterion in enumerate(records[0].criteria if records else ()):
-        scores = [s[position] for r in records for s in r.scores.values()]
-        if scores:
-            found[f"score_{criterion}"] = sum(scores) / len(scores)
-    return found
+        store.mark_pending(dict.fromkeys(stale - waits, False))
 
 
 def _waiting_for(judge: JudgeIdentity | None) -> Asked:

@@ -13,19 +13,22 @@ from dataclasses import asdict, dataclass
 
 from tipbench import __version__
 from tipbench.catalog import Prompt, Scenario, load_prompts, load_scenarios
-from tipbench.collecting.gate import gate
+from tipbench.collecting.gate import Measured, gate
 from tipbench.collecting.generate import Generator, Task
-from tipbench.collecting.plan import Cell, Plan, make_plan, scenario_hash
+from tipbench.collecting.plan import Cell, Plan, make_plan, scenario_hash, tight
 from tipbench.collecting.progress import Event, FailedCells, OnEvent, Tally
 from tipbench.config import Config
 from tipbench.counting.census import keeper
 from tipbench.counting.identity import Row, cell_id, options_of, unknown
 from tipbench.counting.marks import refresh
-from tipbench.engines.base import Engine, EngineInfo, Options, Witness
+from tipbench.engines.base import Engine, EngineInfo, ModelFacts, Options, Witness
+from tipbench.engines.measuring import open_meter
 from tipbench.errors import AllRefusedError, TipbenchError, UnreachableError
+from tipbench.memory.meter import Reading
 from tipbench.policy import parse_bytes
 from tipbench.store import Store, now_ms
 from tipbench.store.journal import Journal
+from tipbench.store.memory import took_before
 from tipbench.store.records import Candidate, CellRecord, CellResult, Run
 from tipbench.store.writer import CellWriter
 
@@ -71,20 +74,31 @@ def run(
     scenarios = load_scenarios(config.scenarios or None)
     if config.n_scenarios:
         scenarios = scenarios[: config.n_scenarios]
-    prompts = load_prompts(config.prompt_list, config.prompts_dir or None)
+    prompts = load_prompts(config.prompt_list, config.prompts_dir or None, scenarios)
     journal = Journal(config.spool, store.where, config.experiment)
     journal.hold()
     try:
         info = engine.info()
         limit = parse_bytes(config.memory_limit)
-        blocks, refused = gate(config, engine, limit, on_event)
+        blocks, refused = gate(config, engine, limit, on_event, _took_before(config, store, limit))
         plan = make_plan(config, blocks, refused, prompts, scenarios)
-        for words in plan.same:
+        for words in (*plan.same, *tight(plan.cells, config.num_ctx)):
             on_event(Event("warning", words))
         receipt = _receipt(config, info, plan, limit, prompts, scenarios)
         return _carry_out(config, engine, store, on_event, witness, journal, plan, receipt, limit, started)
     finally:
         journal.release()
+
+
+def _took_before(config: Config, store: Store, limit: int | None) -> Measured:
+    """Knows what earlier runs of this experiment took; asked only where there is a limit."""
+    experiment_id = store.find_experiment(config.experiment) if limit is not None else None
+    cells = store.cells(experiment_id) if experiment_id else []
+
+    def look_up(facts: ModelFacts) -> Reading | None:
+        return took_before(cells, facts.digest, config.num_ctx, config.parallel, config.engine)
+
+    return look_up
 
 
 def _receipt(
@@ -104,7 +118,7 @@ def _receipt(
         "memory_limit_bytes": limit,
         "scenarios": {s.id: scenario_hash(s) for s in scenarios},
         "prompts": {p.name: p.hash for p in prompts},
-        "config": {k: v for k, v in asdict(config).items() if k not in ("mlflow_url", "spool")},
+        "config": {k: v for k, v in asdict(config).items() if k not in ("mlflow_url", "spool", "notify_url")},
         "node": os.environ.get("TIPBENCH_NODE") or platform.node(),
         "machine": platform.machine(),
         "cpus": str(os.cpu_count()),
@@ -150,6 +164,7 @@ def _carry_out(
         on_event(Event("start", f"{len(plan.cells)} cells, {before} done before", total=len(plan.cells), done=before))
         task = Task(
             engine=engine,
+            meter=open_meter(engine),
             options=Options(
                 temperature=config.temperature,
                 num_predict=config.num_predict,

@@ -8,7 +8,7 @@ have said of everything (`judging.opinion`). `stats` does the inference, by scen
 from __future__ import annotations
 
 import json
-import math
+import shlex
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,9 +23,9 @@ from tipbench import __version__
 from tipbench.catalog import Rubric
 from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips, take
 from tipbench.counting.judged import Judges
-from tipbench.errors import InputError
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
 from tipbench.judging.cautions import few_scenarios, follow_length, of_one_family, unsteady
+from tipbench.judging.checks import reasons
 from tipbench.judging.opinion import Opinion, Rows, of_judges, of_references, tabulate
 from tipbench.judging.ratings import ratings
 from tipbench.leaderboard.markdown import to_markdown
@@ -46,15 +46,19 @@ from tipbench.leaderboard.model import (
     RowBody,
     to_json,
 )
+from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
 from tipbench.stats import Bias, choose, pareto_front
 from tipbench.store import Store
+from tipbench.store.memory import measured
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
 DEFAULT_MARGIN = 0.075
 """Share of the rubric's range that a cell may be behind the best and still be good enough: 0.3 points on 1-5."""
 Prefer = Literal["memory", "speed"]
+Scores = Literal["whole", "expected"]
+"""What a judge is taken at: its whole scores, or the means of its own score distribution where it gave them."""
 REPORT_CELLS = 400
 """Above this many runs the HTML report leaves out the tips themselves."""
 
@@ -69,6 +73,8 @@ class Ranking:
     """A hash of all that the leaderboard depends on."""
     shown: tuple[tuple[RowInfo, CellRecord, tuple[ScoreRecord, ...]], ...]
     """The cells whose tips the report shows, with the scores that count; none when there are too many."""
+    rubric_file: str = ""
+    """Where the rubric was read from; empty for the shipped one."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ def run(
     prefer: Prefer = "memory",
     seed: int = 0,
     versions: Versions = "current",
+    scores: Scores = "whole",
     schema: int = 2,
 ) -> CompareResult:
     """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
@@ -118,6 +125,7 @@ def run(
         prefer=prefer,
         seed=seed,
         versions=versions,
+        scores=scores,
     )
     leaderboard = ranking.leaderboard
     markdown, html = to_markdown(leaderboard), report(ranking, store)
@@ -143,7 +151,9 @@ def report(ranking: Ranking, store: Store) -> str:
     """The HTML report; the tips in it are read from the store."""
     from tipbench.leaderboard.html import to_html  # matplotlib: not for those who only want the numbers
 
-    return to_html(ranking.leaderboard, _tips(store, ranking.shown))
+    told = {"--rubric": ranking.rubric_file, "--mlflow-url": store.where}
+    hint = "".join(f" {option} {shlex.quote(value)}" for option, value in told.items() if value)
+    return to_html(ranking.leaderboard, _tips(store, ranking.shown), hint)
 
 
 def rank(
@@ -158,6 +168,7 @@ def rank(
     prefer: Prefer = "memory",
     seed: int = 0,
     versions: Versions = "current",
+    scores: Scores = "whole",
 ) -> Ranking:
     """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
     holdings = store.holdings(store.require_experiment(experiment))
@@ -173,6 +184,7 @@ def rank(
         prefer=prefer,
         seed=seed,
         versions=versions,
+        scores=scores,
     )
 
 
@@ -189,31 +201,35 @@ def rank_holdings(
     prefer: Prefer = "memory",
     seed: int = 0,
     versions: Versions = "current",
+    scores: Scores = "whole",
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
-    as rows of their own. Raises InputError for an unknown judge or criterion.
+    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. Raises InputError for an unknown judge or criterion.
     """
     board = census.on_board(versions)
     cells = [entry.cell for _, entries in board for entry in entries]
-    weighting = _weights(rubric, weights)
+    weighting = weights_of(rubric, weights)
     who = Judges(cells, rubric.hash)
     counting = who.counting((*references, *judges) if references and judges else judges)
     counting |= who.counting(references) if references else {}
     records = {cell.run.run_id: who.records(cell, counting) for cell in cells}
     warnings = _warnings(cells, census, records, who, judges, versions)
-    groups = [_group(info, entries, records) for info, entries in board]
+    if scores == "expected":
+        warnings += _without_expected(records)
+    groups = [_group(info, entries, records, scores) for info, entries in board]
     same = same_tips(board)
     warnings += [_same_words(rows) for rows in same]
-    opinion = _opinion(board, records, rubric, weighting, references, judges, seed)
+    opinion = _opinion(board, records, rubric, weighting, references, judges, seed, scores)
     comparison = opinion.comparison
     warnings += opinion.warnings
     twins = {one.key: [other.key for other in rows if other is not one] for rows in same for one in rows}
     rows = [_cell(group, opinion, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)]
     places = [int(i) for i in comparison.order]
     rows = _with_pareto([rows[i] for i in places])
+    warnings += _unlike_memory(rows)
     agreement, summaries = _judges(cells, records, rubric, warnings)
     summaries = _with_biases(summaries, opinion, [groups[i].info for i in range(len(groups))])
     warnings += _cautions(rows, summaries, groups, records)
@@ -264,22 +280,10 @@ def rank_holdings(
     return Ranking(
         leaderboard,
         holdings.experiment_id,
-        _state(cells, records, leaderboard),
+        _state(cells, records, leaderboard, scores),
         tuple(shown) if len(shown) <= REPORT_CELLS else (),
+        rubric.file,
     )
-
-
-def _weights(rubric: Rubric, weights: Mapping[str, float] | None) -> dict[str, float]:
-    """criterion -> weight, summing to 1."""
-    chosen = dict(rubric.weights if weights is None else weights)
-    known = [c.id for c in rubric.criteria]
-    unknown = sorted(set(chosen) - set(known))
-    if unknown:
-        raise InputError(f"--weights: no criterion {', '.join(unknown)}; the rubric has {', '.join(known)}")
-    total = sum(chosen.get(c, 0.0) for c in known)
-    if not math.isfinite(total) or total <= 0 or min(chosen.values()) < 0:
-        raise InputError("--weights: weights must be numbers, none below 0, and one above it")
-    return {c: chosen.get(c, 0.0) / total for c in known}
 
 
 def _warnings(
@@ -347,15 +351,17 @@ def _same_words(rows: Sequence[RowInfo]) -> str:
     )
 
 
-def _group(info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]]) -> _Group:
+def _group(
+    info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]], wanted: Scores
+) -> _Group:
     """A row's runs and scores; a row of which nothing was collected is empty."""
     group = _Group(info)
     for entry in entries:
         group.runs.append(entry.cell)
-        per_candidate: dict[int, list[tuple[int, ...]]] = defaultdict(list)
+        per_candidate: dict[int, list[tuple[float, ...]]] = defaultdict(list)
         for record in records[entry.run_id]:
-            for index, scores in record.scores.items():
-                per_candidate[index].append(scores)
+            for index, whole in record.scores.items():
+                per_candidate[index].append(record.expected.get(index, whole) if wanted == "expected" else whole)
         for all_scores in per_candidate.values():
             group.by_scenario[entry.column].append(
                 all_scores[0]
@@ -373,6 +379,7 @@ def _opinion(
     references: Sequence[str],
     judges: Sequence[str],
     seed: int,
+    scores: Scores,
 ) -> Opinion:
     """Whose opinion the board is, and what it says; cells in the order of the board."""
     columns = sorted({e.column for _, entries in board for e in entries if e.cell.n_candidates})
@@ -384,7 +391,7 @@ def _opinion(
         columns,
     )
     criteria = [c.id for c in rubric.criteria]
-    table = tabulate(rows, criteria)
+    table = tabulate(rows, criteria, expected=scores == "expected")
     weights = np.array([weighting[c] for c in criteria])
     bounds = (float(rubric.scale_min), float(rubric.scale_max))
     if not references:
@@ -400,6 +407,15 @@ def _opinion(
         confidence=CONFIDENCE,
         bounds=bounds,
     )
+
+
+def _without_expected(records: Mapping[str, Sequence[ScoreRecord]]) -> list[str]:
+    """Judges whose whole scores stand in, because they gave no expected ones."""
+    missing: Counter[str] = Counter()
+    for one in (r for rs in records.values() for r in rs):
+        missing[one.judge] += len(one.scores.keys() - one.expected.keys())
+    left = ", ".join(f"{judge} ({n})" for judge, n in sorted(missing.items()) if n)
+    return [f"Whole scores stand in where a judge gave no expected ones: {left}."] if left else []
 
 
 def _cell(
@@ -464,7 +480,7 @@ def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
     tokens = sum(m.get("output_tokens", 0.0) for m in metrics if m.get("tokens_per_s"))
     seconds = sum(m.get("output_tokens", 0.0) / m["tokens_per_s"] for m in metrics if m.get("tokens_per_s"))
     ttfts = [m["ttft_s"] for m in metrics if "ttft_s" in m]
-    peaks = [m["peak_memory_bytes"] for m in metrics if "peak_memory_bytes" in m]
+    memory = measured(c.run for c in runs)
     timed = [(m["wall_s"] - m.get("load_s", 0.0), m["n_candidates"]) for m in metrics if "wall_s" in m]
     words = [(m["mean_words"], m["n_candidates"]) for m in metrics if "mean_words" in m]
     n_timed, n_words = sum(n for _, n in timed), sum(n for _, n in words)
@@ -472,9 +488,22 @@ def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
         "tokens_per_s": tokens / seconds if seconds else None,
         "ttft_s": statistics.median(ttfts) if ttfts else None,
         "seconds_per_tip": sum(s for s, _ in timed) / n_timed if n_timed else None,
-        "peak_memory_bytes": int(max(peaks)) if peaks else None,
+        "peak_memory_bytes": memory.size if memory else None,
+        "memory_source": memory.source if memory else None,
         "mean_words": sum(w * n for w, n in words) / n_words if n_words else None,
     }
+
+
+def _unlike_memory(rows: Sequence[Cell]) -> list[str]:
+    """A word where some memory figures are measured and others only reported: they do not compare."""
+    reported = [row for row in rows if row.memory_source == "reported"]
+    if not reported or all(row.memory_source in (None, "reported") for row in rows):
+        return []
+    names = ", ".join(sorted({row.model for row in reported}))
+    return [
+        f"The memory of {names} is the engine's own count, that of the other rows is measured and so larger: in memory "
+        "they do not compare."
+    ]
 
 
 def _checks(runs: Sequence[CellRecord]) -> Checks:
@@ -676,26 +705,38 @@ def _tips(store: Store, shown: Sequence[tuple[RowInfo, CellRecord, Sequence[Scor
     """The tips of the cells to show, each with its mean scores, for the report's drill-down."""
     tips = []
     for (info, cell, records), result in zip(shown, store.results(cell.run for _, cell, _ in shown), strict=True):
-        for candidate in result.candidates:
+        # 0.2.0 kept no flags beside the tips; all but a leak of the prompt can be told from the texts.
+        earlier = reasons([c.text for c in result.candidates], (), [c.done_reason for c in result.candidates])
+        for position, candidate in enumerate(result.candidates):
             scored = [
                 dict(zip(r.criteria, r.scores[candidate.index], strict=True))
                 for r in records
                 if candidate.index in r.scores
             ]
             means = {c: statistics.fmean(s[c] for s in scored) for c in scored[0]} if scored else None
-            flags = ("truncated",) if candidate.done_reason == "length" else ()
-            tips.append(ReportTip(info.model, info.prompt, cell.scenario, candidate.text, means, flags, info.variant))
+            why = candidate.flags if candidate.flags is not None else earlier[position]
+            flags = tuple(f"{name.replace('_', ' ')} ({words})" for name, words in why.items())
+            tips.append(
+                ReportTip(
+                    info.model, info.prompt, cell.scenario, candidate.text, means, flags, info.variant, result.situation
+                )
+            )
     return tips
 
 
-def _state(cells: Sequence[CellRecord], records: Mapping[str, Sequence[ScoreRecord]], leaderboard: Leaderboard) -> str:
+def _state(
+    cells: Sequence[CellRecord],
+    records: Mapping[str, Sequence[ScoreRecord]],
+    leaderboard: Leaderboard,
+    scores: Scores,
+) -> str:
     """A hash of everything the leaderboard depends on."""
     content = [
         [
             [c.run.run_id, c.run.status, [[r.judge, sorted(r.scores.items())] for r in records[c.run.run_id]]]
             for c in cells
         ],
-        [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__],
+        [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__, scores],
         [leaderboard.margin, leaderboard.prefer, leaderboard.reference and leaderboard.reference.judges],
     ]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]

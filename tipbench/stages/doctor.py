@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,19 @@ from rich.markup import escape
 
 from tipbench import __version__
 from tipbench.catalog import load_prompts, load_rubric, load_scenarios
-from tipbench.config import Config
+from tipbench.config import KEYS, Config
 from tipbench.engines import open_engine
 from tipbench.errors import TipbenchError, UnreachableError
-from tipbench.policy import check_memory, check_parameters, estimate_memory, format_bytes, parse_bytes
+from tipbench.model_names import same_model
+from tipbench.policy import check_memory, check_parameters, format_bytes, need, parse_bytes
 from tipbench.store import open_store
 from tipbench.store.journal import Journal
 
 Status = Literal["ok", "warning", "failed", "unreachable"]
 _MARKS = {"ok": "ok", "warning": "warn", "failed": "FAIL", "unreachable": "DOWN"}
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "unreachable": "red"}
+PATIENCE_S = 5.0
+"""How long a server that is away is asked again: a doctor is asked for an answer now."""
 LOW_DISK = 1024**3
 """Bytes free below which the spool's disk is worth a word."""
 
@@ -70,14 +73,23 @@ def _guarded(name: str, look: Callable[[Config], list[Check]], config: Config) -
     try:
         return look(config)
     except UnreachableError as error:
-        return [Check(name, "unreachable", str(error))]
+        return [Check(name, "unreachable", _plain(str(error)))]
     except TipbenchError as error:
-        return [Check(name, "failed", str(error))]
+        return [Check(name, "failed", _plain(str(error)))]
+
+
+def _plain(text: str) -> str:
+    """A message without the page that a proxy or a server pasted into it."""
+    if not re.search(r"<(?:!doctype|html|head|body|title|h1)\b", text, re.IGNORECASE):
+        return text
+    title = re.search(r"<(title|h1)[^>]*>\s*(.*?)\s*</\1>", text, re.IGNORECASE | re.DOTALL)
+    before = text[: text.index("<")].rstrip(" :")
+    return f"{before}: an HTML page{f', {title[2]}' if title else ''}; is this the right address?"
 
 
 def _catalog(config: Config) -> list[Check]:
     scenarios = load_scenarios(config.scenarios or None)
-    prompts = load_prompts(config.prompt_list, config.prompts_dir or None)
+    prompts = load_prompts(config.prompt_list, config.prompts_dir or None, scenarios)
     rubric = load_rubric(config.rubric or None)
     criteria = ", ".join(c.id for c in rubric.criteria)
     return [
@@ -91,14 +103,14 @@ def _catalog(config: Config) -> list[Check]:
 
 def _engine(config: Config) -> list[Check]:
     checks = []
-    with contextlib.closing(open_engine(config)) as engine:
+    with contextlib.closing(open_engine(config, patience_s=PATIENCE_S)) as engine:
         info = engine.info()
         where = f" at {info.url}" if info.url else ""
         checks.append(Check("engine", "ok", f"{info.name} {info.version or ''}{where}".strip()))
-        installed = {facts.name: facts for facts in engine.models()}
+        installed = engine.models()
         limit = parse_bytes(config.memory_limit)
         for model in config.model_list:
-            facts = installed.get(model) or installed.get(f"{model}:latest")
+            facts = next((one for one in installed if same_model(one.name, model)), None)
             if facts is None:
                 remedy = (
                     f"ollama pull {model}, or collect with --pull"
@@ -107,13 +119,16 @@ def _engine(config: Config) -> list[Check]:
                 )
                 checks.append(Check(f"model {model}", "failed", "the engine does not have it", remedy))
                 continue
+            if facts.problem:
+                checks.append(Check(f"model {model}", "failed", facts.problem))
+                continue
             verdict = check_parameters(model, facts.parameters, config.max_model_b)
-            estimate = estimate_memory(facts.size_bytes, facts.kv_bytes_per_token, config.num_ctx, config.parallel)
+            estimate = need(facts, config.num_ctx, config.parallel, config.engine)
             if verdict.allowed:
                 verdict = check_memory(model, estimate, limit)
             if verdict.allowed:
-                need = f", needs about {format_bytes(estimate.total)}" if estimate else ""
-                checks.append(Check(f"model {model}", "ok", f"{(facts.parameters or 0) / 1e9:.2f} B parameters{need}"))
+                words = f", needs about {format_bytes(estimate.total)}" if estimate else ""
+                checks.append(Check(f"model {model}", "ok", f"{(facts.parameters or 0) / 1e9:.2f} B parameters{words}"))
             else:
                 checks.append(Check(f"model {model}", "warning", f"the policy refuses it: {verdict.reason}"))
         loaded = engine.resident()
@@ -131,17 +146,20 @@ def _engine(config: Config) -> list[Check]:
 
 
 def _store(config: Config) -> list[Check]:
-    # A doctor is asked for an answer now, not after the patience that a long collection has.
-    os.environ.setdefault("TIPBENCH_MLFLOW_RETRY_S", "5")
-    with contextlib.closing(open_store(config.store_url)) as store:
-        experiments = store.experiments()
-        there = any(e.name == config.experiment for e in experiments)
-        state = "is there" if there else "will be created"
-        return [Check("mlflow", "ok", f"{store.where}: {len(experiments)} experiments; {config.experiment} {state}")]
+    with contextlib.closing(open_store(config.store_url, retry_s=PATIENCE_S, read_s=4 * PATIENCE_S)) as store:
+        names = sorted(e.name for e in store.experiments())
+    found = f"{store.where}: {len(names)} experiment{'s' * (len(names) != 1)}"
+    if config.experiment in names:
+        return [Check("mlflow", "ok", f"{found}; {config.experiment} is there")]
+    shown = f" ({', '.join(names[:5])}{', …' * (len(names) > 5)})" if names else ""
+    if config.experiment == KEYS["experiment"].default:
+        # Nobody named it, so that it may not be the one that is meant.
+        return [Check("mlflow", "ok", f"{found}{shown}; without --experiment, collect makes {config.experiment}")]
+    return [Check("mlflow", "ok", f"{found}{shown}; {config.experiment} is new, collect makes it")]
 
 
 def _spool(config: Config) -> list[Check]:
-    with contextlib.closing(open_store(config.store_url)) as store:
+    with contextlib.closing(open_store(config.store_url, retry_s=PATIENCE_S)) as store:
         journal = Journal(config.spool, store.where, config.experiment)
     free = shutil.disk_usage(Path(journal.folder)).free
     left = len(journal)

@@ -91,13 +91,13 @@ def from_census(
     items = []
     for item in blinded:
         situation, by_index = texts[item.run_id]
-        tip = mask_names(by_index[item.index], models, prompts)
+        tip = mask_names(by_index[item.index], models, prompts, situation)
         items.append(ExchangeItem(id=item.item_id, scenario=situation, tip=tip, scores=dict.fromkeys(criteria, None)))
     exchange = Exchange(
         experiment=experiment,
         export_id=export_id(secret, blinded, rubric.hash),
         rubric_hash=rubric.hash,
-        instructions=rubric.instructions,
+        instructions=rubric.told(),
         rubric=ExchangeRubric.model_validate_json(json.dumps(rubric.judge_view())),
         items=tuple(items),
     )
@@ -106,6 +106,7 @@ def from_census(
         "export_id": exchange.export_id,
         "rubric_hash": rubric.hash,
         "asked": asked.who,
+        "rubric_file": rubric.file,
         "items": {
             b.item_id: [b.run_id, b.index, b.repeat, i.scenario, i.tip, text_hash(texts[b.run_id][1][b.index])]
             for b, i in zip(blinded, items, strict=True)

@@ -143,7 +143,7 @@ def choose(pairs: AllPairs, cost: npt.ArrayLike, margin: float, *, n_scenarios: 
     for cell in order:
         if good[cell]:
             return Choice(int(cell), None, None)
-    excluded = far.any(axis=1)
+    excluded: BoolArray = np.asarray(far.any(axis=1))
     open_cells = [int(cell) for cell in order if not excluded[cell]]
     if not open_cells:
         return Choice(None, None, None)

@@ -16,7 +16,17 @@ class StoreUnreachable(UnreachableError):
 
 
 class StoreError(TipbenchError):
-    """MLflow answered, and said no; the message holds its words."""
+    """MLflow answered, and said no; the message holds its words.
+
+    `request` is the call (`GET experiments/get-by-name`), `status` the HTTP status and `code` MLflow's own word for it
+    (`RESOURCE_DOES_NOT_EXIST`), where there are such.
+    """
+
+    def __init__(self, message: str, *, request: str = "", status: int | None = None, code: str = "") -> None:
+        self.request = request
+        self.status = status
+        self.code = code
+        super().__init__(message)
 
 
 class Backend(Protocol):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from tipbench.store.backend import OLDEST_FIRST, StoreError
 from tipbench.store.part import KIND, Part, now_ms, quotable, side_by_side
-from tipbench.store.records import CellRecord, CellResult, Failure, Run, text_hash
+from tipbench.store.records import MEMORY_SOURCE, CellRecord, CellResult, Failure, Run, text_hash
 
 CANDIDATES = "candidates.json"
 PARENT = "mlflow.parentRunId"
@@ -53,6 +53,7 @@ class Cells(Part):
             **content_tags(result),
             "tipbench.n_tips": str(result.n_tips),
             "judge_pending": str(failure is None).lower(),
+            MEMORY_SOURCE: result.memory_source or "",
             "tipbench.failure": failure.reason if failure else "",
             "tipbench.failure_message": failure.message[:4000] if failure else "",
             **result.tags,
@@ -196,8 +197,9 @@ def _metrics(result: CellResult) -> dict[str, float]:
     ttfts = sorted(max(c.ttft_s - (c.load_s or 0.0), 0.0) for c in candidates if c.ttft_s is not None)
     if ttfts:
         metrics["ttft_s"] = ttfts[len(ttfts) // 2]
-    if candidates:
+    if any(c.wall_s for c in candidates):
         metrics["wall_s"] = sum(c.wall_s for c in candidates)
+    if candidates:
         metrics["load_s"] = sum(c.load_s or 0.0 for c in candidates)
         metrics["engine_s"] = sum(c.total_s or 0.0 for c in candidates)
         metrics["output_tokens"] = tokens

@@ -5,7 +5,6 @@ So neither a killed process nor an MLflow that is away costs more than the answe
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from hashlib import sha256
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from tipbench.errors import BusyError, InputError
+from tipbench.files import append_line, explained, lock, writable, write_whole
 from tipbench.store.records import Candidate, CellResult
 
 
@@ -25,29 +24,23 @@ class Journal:
         state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
         base = Path(root) if root else Path(state) / "tipbench" / "spool"
         self.folder = base.expanduser() / f"{experiment}-{sha256(store.encode()).hexdigest()[:8]}"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            probe = self.folder / f".probe-{os.getpid()}"
-            probe.write_bytes(b"")
-            probe.unlink()
-        except OSError as error:
-            raise InputError(
-                f"the spool folder {self.folder} cannot be written ({error.strerror}); name another with --spool"
-            ) from error
-        self._lock = (self.folder / ".lock").open("ab")
+        writable(self.folder, "the spool folder", "name another with --spool")
+        with explained(self.folder):
+            self._lock = (self.folder / ".lock").open("ab")
 
     def hold(self) -> None:
         """Keep other processes off this folder until `release`, or until this process ends, however it ends.
 
-        Raises BusyError when another process holds it: two collectors would save each other's cells twice.
+        Raises BusyError when another process holds it: two collectors would save each other's cells twice. Raises InputError
+        when its file system has no locks, so that nobody could tell.
         """
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(
-                f"another tipbench collect is filling this experiment from {self.folder}; wait for it, or give this one "
-                "a folder of its own with --spool"
-            ) from error
+        lock(
+            self._lock,
+            f"another tipbench collect is filling this experiment from {self.folder}; wait for it, or give this one "
+            "a folder of its own with --spool",
+            f"the spool folder {self.folder}",
+            "name a folder on a local disk with --spool",
+        )
 
     def release(self) -> None:
         """Let others use the folder."""
@@ -55,8 +48,7 @@ class Journal:
 
     def note(self, cell_id: str, candidate: Candidate) -> None:
         """Put one candidate of an unfinished cell on disk. One append, so that a kill tears at most its own line."""
-        with (self.folder / f"{cell_id}.candidates").open("ab") as file:
-            file.write(candidate.model_dump_json().encode() + b"\n")
+        append_line(self.folder / f"{cell_id}.candidates", candidate.model_dump_json().encode())
 
     def noted(self) -> dict[str, tuple[Candidate, ...]]:
         """cell id -> the candidates that an interrupted run had made."""
@@ -64,12 +56,7 @@ class Journal:
 
     def add(self, result: CellResult) -> None:
         """Put a cell on disk, whole or not at all; it takes the place of its candidates."""
-        part = self.folder / f".{result.cell_id}.{os.getpid()}.part"
-        with part.open("wb") as file:
-            file.write(result.model_dump_json().encode())
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._path(result.cell_id))
+        write_whole(self._path(result.cell_id), result.model_dump_json().encode(), durable=True)
         (self.folder / f"{result.cell_id}.candidates").unlink(missing_ok=True)
 
     def remove(self, cell_id: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tipbench.errors import InputError
+from tipbench.files import why, write_whole
 from tipbench.store.backend import OLDEST_FIRST, StoreError
 from tipbench.store.records import ExperimentInfo, Run
 
@@ -23,7 +24,7 @@ class LocalBackend:
         try:
             (self._folder / "artifacts").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"the local store {self._folder} cannot be used: {error.strerror}") from error
+            raise InputError(f"the local store {self._folder} cannot be used ({why(error)})") from error
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         try:
             from mlflow.exceptions import MlflowException
@@ -160,10 +161,7 @@ class LocalBackend:
 
     def put_artifact(self, run: Run, path: str, content: bytes) -> None:
         target = self._artifact(run, path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        part.write_bytes(content)
-        part.replace(target)
+        write_whole(target, content)
 
     def get_artifact(self, run: Run, path: str) -> bytes | None:
         try:

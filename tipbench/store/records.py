@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tipbench.memory.meter import Source
+
 CELL_SCHEMA = "tipbench.cell/1"
 
 
@@ -31,6 +33,8 @@ class Candidate(BaseModel):
     total_s: float | None
     wall_s: float
     attempts: int
+    flags: dict[str, str] | None = None
+    """What the automatic checks found: flag -> why. None in what 0.2.0 collected."""
 
 
 class Failure(BaseModel):
@@ -63,11 +67,15 @@ class CellResult(BaseModel):
     candidates: tuple[Candidate, ...]
     flags: dict[str, int]
     resident_bytes: int | None
+    memory_source: Source | None = None
+    """Where `resident_bytes` comes from; None in what versions before 0.3 wrote."""
     failure: Failure | None
     started_ms: int
     ended_ms: int
 
 
+MEMORY_SOURCE, SLOTS = "tipbench.memory_source", "tipbench.parallel"
+"""Tags of a cell's run: where its memory figure comes from, and how many requests were in flight."""
 OPTIONS = ("temperature", "seed", "num_predict", "num_ctx", "engine")
 """Params of a cell's run that are part of what the cell is: the same text under other options is another row."""
 

@@ -6,17 +6,20 @@ which a stage on a small pod cannot afford; the dozen calls below are all that t
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 from urllib.parse import quote
 
 import httpx
 import tenacity
 
-from tipbench.config import SECRET_IN_URL
+from tipbench.net.address import read_address
+from tipbench.net.clients import ERRORS, Client, json_object, mlflow_account, mlflow_tls, open_client, words_of
 from tipbench.patience import Patience
+from tipbench.quantities import seconds_from
 from tipbench.store.backend import OLDEST_FIRST, StoreError, StoreUnreachable
 from tipbench.store.records import ExperimentInfo, Run
 
@@ -24,37 +27,56 @@ RETRY_S = 180.0
 """How long a call is retried before MLflow counts as unreachable; TIPBENCH_MLFLOW_RETRY_S changes it."""
 CONNECT_S, READ_S = 5.0, 60.0
 PAGE = 1000
+GONE, TAKEN, DENIED = "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "PERMISSION_DENIED"
+"""MLflow's words for what it refuses."""
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Transient(Exception):
-    """Worth another try: no connection, a timeout, 429 or 5xx."""
+    """Worth another try: no connection, a timeout, an answer cut short, 429 or 5xx."""
 
 
 def _retry_limit() -> float:
-    return float(os.environ.get("TIPBENCH_MLFLOW_RETRY_S") or RETRY_S)
+    return seconds_from(os.environ, "TIPBENCH_MLFLOW_RETRY_S", RETRY_S)
+
+
+def _of_mlflow(method: Callable[P, T]) -> Callable[P, T]:
+    """Whatever shape an answer has: what is not MLflow's is said in a StoreError, never in an error of the reading."""
+
+    @functools.wraps(method)
+    def reading(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError, RecursionError) as error:
+            backend: Any = args[0]
+            raise backend._not_mlflow() from error
+
+    return reading
 
 
 class RestBackend:
-    """MLflow behind a URL; a path prefix is kept, credentials come from MLflow's own environment variables."""
+    """MLflow behind a URL; a path prefix is kept. Credentials come from the URL, or from MLflow's own environment variables."""
 
     def __init__(
         self, url: str, *, connections: int = 16, retry_s: float | None = None, read_s: float = READ_S
     ) -> None:
-        """`retry_s` replaces the retry limit, `read_s` is how long one answer may take, both in seconds."""
-        self._url = url.rstrip("/")
-        self.where = SECRET_IN_URL.sub("", self._url)
-        headers = {}
-        auth = None
-        if token := os.environ.get("MLFLOW_TRACKING_TOKEN"):
-            headers["Authorization"] = f"Bearer {token}"
-        elif user := os.environ.get("MLFLOW_TRACKING_USERNAME"):
-            auth = httpx.BasicAuth(user, os.environ.get("MLFLOW_TRACKING_PASSWORD", ""))
-        self._client = httpx.Client(
+        """`retry_s` replaces the retry limit, `read_s` is how long one answer may take, both in seconds.
+
+        Raises InputError for a URL, a token, a certificate or a proxy that cannot be used.
+        """
+        address = read_address(url, "--mlflow-url")
+        self.where: str = address
+        token, account = mlflow_account()
+        self._client: Client = open_client(
+            address,
+            name="MLflow",
+            option="--mlflow-url",
             timeout=httpx.Timeout(read_s, connect=min(CONNECT_S, read_s)),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers=headers,
-            auth=auth,
-            trust_env=True,
+            connections=connections,
+            token=token,
+            account=account,
+            tls=mlflow_tls(),
         )
         self._retry_s = _retry_limit() if retry_s is None else retry_s
         self._patience = Patience(f"MLflow at {self.where}", self._retry_s)
@@ -84,34 +106,40 @@ class RestBackend:
         raise AssertionError("unreachable: Retrying either returns or raises")
 
     def _once(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        """One request. Raises _Transient, StoreUnreachable for what no waiting mends, and StoreError for the rest."""
         try:
-            response = self._client.request(method, self._url + path, **kwargs)
-        except httpx.TransportError as error:
-            raise _Transient(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
-        except httpx.InvalidURL as error:
-            raise StoreError(f"MLflow's URL {self.where!r} is not one: {error}") from error
+            response = self._client.request(method, path, **kwargs)
+        except ERRORS as error:
+            words = self._client.explain(error)
+            if self._client.lasting(error):
+                raise StoreUnreachable(f"MLflow at {self.where} cannot be reached: {words}") from error
+            if isinstance(error, httpx.HTTPError):
+                raise _Transient(words) from error
+            raise StoreError(f"MLflow at {self.where}: {words}", request=f"{method} {path}") from error
+        except UnicodeError as error:
+            raise StoreError(f"MLflow at {self.where}: {method} {path} cannot be sent: {error}") from error
+        proxy_says = self._client.foreign(response, own="error_code" in (json_object(response) or {}))
+        if proxy_says and response.status_code in (403, 407):
+            raise StoreUnreachable(f"MLflow at {self.where} cannot be reached: {proxy_says}")
         if response.status_code in (408, 429) or response.status_code >= 500:
-            raise _Transient(f"HTTP {response.status_code}")
+            raise _Transient(proxy_says or f"HTTP {response.status_code}")
         return response
 
     def _api(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
         response = self._send(method, "/api/2.0/mlflow/" + path, **kwargs)
         if response.is_success:
-            try:
-                answer = response.json()
-            except ValueError as error:
-                raise self._not_mlflow() from error
-            return answer if isinstance(answer, dict) else {}
-        raise self._refusal(response)
+            answer = json_object(response)
+            if answer is None:
+                raise self._not_mlflow()
+            return answer
+        raise self._refusal(response, f"{method} {path}")
 
     def _find(self, path: str, what: str, params: Mapping[str, str]) -> Mapping[str, Any] | None:
         """One thing by its name or id, or None when MLflow says that there is no such thing."""
         try:
             found: Mapping[str, Any] = self._api("GET", path, params=params)[what]
-        except KeyError as error:
-            raise self._not_mlflow() from error
         except StoreError as error:
-            if "answered 404 RESOURCE_DOES_NOT_EXIST:" in str(error):
+            if error.status == 404 and error.code == GONE:
                 return None
             raise
         return found
@@ -119,24 +147,21 @@ class RestBackend:
     def _not_mlflow(self) -> StoreError:
         return StoreError(f"{self.where} does not answer like MLflow; is the URL (and its path prefix) right?")
 
-    def _refusal(self, response: httpx.Response) -> StoreError:
-        try:
-            body = response.json()
-            words = str(body.get("message") or body)
-            code = str(body.get("error_code", ""))
-        except (ValueError, AttributeError):
-            words, code = response.text.strip()[:300], ""
-        hint = {
-            401: " Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD.",
-            403: " If the server protects its host names, add this one to MLFLOW_SERVER_ALLOWED_HOSTS, port included.",
-            404: "" if code else " Is the URL (and its path prefix) right?",
-        }.get(response.status_code, "")
-        error = StoreError(f"MLflow at {self.where} answered {response.status_code} {code}: {words}{hint}")
-        error.add_note(code)
-        return error
+    def _refusal(self, response: httpx.Response, request: str) -> StoreError:
+        """What an answer that is no success says, with advice that fits it."""
+        status, where = response.status_code, f"MLflow at {self.where}"
+        code = str((json_object(response) or {}).get("error_code") or "")
+        elsewhere = self._client.redirect(response)
+        if elsewhere:
+            return StoreError(f"{where}: {elsewhere}", request=request, status=status)
+        words = words_of(response)
+        advice = _advice(status, code, words)
+        said = f"{where} answered {status} {code}".rstrip()
+        return StoreError(f"{said}: {words}{advice}", request=request, status=status, code=code)
 
     # -- experiments ---------------------------------------------------------------------------
 
+    @_of_mlflow
     def find_experiment(self, name: str) -> str | None:
         experiment = self._find("experiments/get-by-name", "experiment", {"experiment_name": name})
         if experiment is None:
@@ -145,6 +170,7 @@ class RestBackend:
             raise StoreError(f"experiment {name} was deleted in MLflow; restore it there, or use another name")
         return str(experiment["experiment_id"])
 
+    @_of_mlflow
     def create_experiment(self, name: str) -> str:
         found = self.find_experiment(name)
         if found is not None:
@@ -152,7 +178,7 @@ class RestBackend:
         try:
             return str(self._api("POST", "experiments/create", json={"name": name})["experiment_id"])
         except StoreError as error:
-            if "RESOURCE_ALREADY_EXISTS" not in str(error):
+            if error.code != TAKEN:
                 raise
         # Another collector, or this very request before its answer was lost, was first.
         found = self.find_experiment(name)
@@ -160,6 +186,7 @@ class RestBackend:
             raise StoreError(f"experiment {name} can neither be created nor found at {self.where}")
         return found
 
+    @_of_mlflow
     def experiments(self, prefix: str) -> list[ExperimentInfo]:
         found, token = [], ""
         while True:
@@ -173,6 +200,7 @@ class RestBackend:
             if not token:
                 return found
 
+    @_of_mlflow
     def experiment_tags(self, experiment_id: str) -> Mapping[str, str]:
         answer = self._api("GET", "experiments/get", params={"experiment_id": experiment_id})
         return {tag["key"]: tag["value"] for tag in answer["experiment"].get("tags", [])}
@@ -186,6 +214,7 @@ class RestBackend:
 
     # -- runs ----------------------------------------------------------------------------------
 
+    @_of_mlflow
     def create_run(self, experiment_id: str, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
         body = {
             "experiment_id": experiment_id,
@@ -212,6 +241,7 @@ class RestBackend:
             body["end_time"] = end_ms
         self._api("POST", "runs/update", json=body)
 
+    @_of_mlflow
     def get_run(self, run_id: str) -> Run | None:
         found = self._find("runs/get", "run", {"run_id": run_id})
         return None if found is None or found["info"].get("lifecycle_stage") == "deleted" else _run(found)
@@ -227,6 +257,7 @@ class RestBackend:
             if not token:
                 return
 
+    @_of_mlflow
     def page(
         self, experiment_id: str, filter_string: str, order_by: Sequence[str], limit: int, token: str
     ) -> tuple[list[Run], str]:
@@ -260,8 +291,9 @@ class RestBackend:
     def put_artifact(self, run: Run, path: str, content: bytes) -> None:
         response = self._send("PUT", self._artifact_path(run, path), content=content)
         if not response.is_success:
-            raise self._refusal(response)
+            raise self._refusal(response, f"PUT artifact {path}")
 
+    @_of_mlflow
     def get_artifact(self, run: Run, path: str) -> bytes | None:
         where = self._artifact_path(run, path)
         try:
@@ -275,7 +307,7 @@ class RestBackend:
         if response.status_code == 404:
             return None
         if not response.is_success:
-            raise self._refusal(response)
+            raise self._refusal(response, f"GET artifact {path}")
         return response.content
 
     def _artifact_path(self, run: Run, path: str) -> str:
@@ -287,6 +319,19 @@ class RestBackend:
             )
         root = rest.split("/", 3)[3] if rest.startswith("//") else rest.lstrip("/")
         return f"/api/2.0/mlflow-artifacts/artifacts/{quote(root)}/{quote(path)}"
+
+
+def _advice(status: int, code: str, words: str) -> str:
+    """What to do about a refusal; nothing where nothing is known to help."""
+    if status == 401:
+        return " Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN."
+    if status == 403 and code != DENIED and "host" in words.lower():
+        return " The server protects its host names: add this one to MLFLOW_SERVER_ALLOWED_HOSTS, port included."
+    if status == 403:
+        return " The account that tipbench uses may not do this; have it given the permission, or use another one."
+    if status == 404 and not code:
+        return " Is the URL (and its path prefix) right?"
+    return ""
 
 
 def _pairs(mapping: Mapping[str, str]) -> list[dict[str, str]]:

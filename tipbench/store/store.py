@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
-from tipbench.errors import InputError
+from tipbench.net.address import Address, read_store
 from tipbench.store.archive import Archive
 from tipbench.store.backend import Backend
 from tipbench.store.boards import Boards
@@ -30,14 +29,10 @@ class Store(Experiments, Archive, Exports, Boards):
 def open_store(url: str, *, retry_s: float | None = None, read_s: float = READ_S) -> Store:
     """The store at `url`: an MLflow server (http, https) or a local folder. Connects on first use.
 
-    `retry_s` and `read_s` are limits for a server, for callers that cannot wait for minutes. Raises InputError for any
-    other kind of URL.
+    `retry_s` and `read_s` are limits for a server, for callers that cannot wait for minutes. Raises InputError for what is
+    neither (see `read_store`).
     """
-    scheme = url.split("://", 1)[0] if "://" in url else ""
-    if scheme in ("http", "https"):
-        return Store(RestBackend(url, retry_s=retry_s, read_s=read_s))
-    if scheme == "file":
-        return Store(LocalBackend(Path(url.removeprefix("file://"))))
-    if scheme == "":
-        return Store(LocalBackend(Path(url.removeprefix("file:"))))
-    raise InputError(f"--mlflow-url {url!r}: use http(s)://HOST:PORT for a server, or a folder for a local store")
+    place = read_store(url)
+    if isinstance(place, Address):
+        return Store(RestBackend(place, retry_s=retry_s, read_s=read_s))
+    return Store(LocalBackend(place))

@@ -21,11 +21,79 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* image and imagePullPolicy of a container. dict or list: image values, tag when they name none */}}
+{{/*
+Text as the value of a label: at most 63 letters, digits, dots, dashes and underscores. Where something had to be replaced or cut, a
+hash of the whole keeps different texts apart. The same rule is in dags/bench_collect.py and in tipbench.cluster.
+*/}}
+{{- define "tipbench.label" -}}
+{{- $kept := regexReplaceAll "[^A-Za-z0-9_.-]" . "-" | trunc 63 | trimAll "-_." -}}
+{{- if eq $kept . -}}
+{{ $kept }}
+{{- else -}}
+{{ printf "%s-%s" ($kept | trunc 54 | trimAll "-_.") (sha256sum . | trunc 8) | trimPrefix "-" }}
+{{- end -}}
+{{- end }}
+
+{{/* Fails when a release's name would make names that Kubernetes refuses. list $ longest suffix */}}
+{{- define "tipbench.checkName" -}}
+{{- $root := index . 0 -}}
+{{- $longest := index . 1 -}}
+{{- if gt (len $root.Release.Name) $longest -}}
+{{- fail (printf "the release name %q has %d characters; with %q added it would be longer than Kubernetes allows: use at most %d" $root.Release.Name (len $root.Release.Name) (index . 2) $longest) -}}
+{{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $root.Release.Name) -}}
+{{- fail (printf "the release name %q cannot name a Service: use small letters, digits and dashes, and begin with a letter" $root.Release.Name) -}}
+{{- end -}}
+{{- end }}
+
+{{/* image and imagePullPolicy of a container; a digest wins over a tag. list: image values, tag when they name neither */}}
 {{- define "tipbench.image" -}}
 {{- $image := index . 0 -}}
+{{- if $image.digest -}}
+image: {{ printf "%s@%s" $image.repository $image.digest | quote }}
+{{- else -}}
 image: {{ printf "%s:%s" $image.repository ($image.tag | default (index . 1)) | quote }}
+{{- end }}
 imagePullPolicy: {{ $image.pullPolicy | default "IfNotPresent" }}
+{{- end }}
+
+{{/* Secrets with registry credentials, given as names or as Kubernetes writes them, in the one form that it takes. */}}
+{{- define "tipbench.pullSecrets" -}}
+{{- range . }}
+- name: {{ if kindIs "string" . }}{{ . }}{{ else }}{{ .name }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{/* type, and what a LoadBalancer or NodePort may say besides; a ClusterIP has no port on the nodes. */}}
+{{- define "tipbench.serviceType" -}}
+type: {{ .type }}
+{{- if eq .type "LoadBalancer" }}
+{{- with .loadBalancerClass }}
+loadBalancerClass: {{ . }}
+{{- end }}
+{{- with .loadBalancerSourceRanges }}
+loadBalancerSourceRanges: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- define "tipbench.nodePort" -}}
+{{- if and .nodePort (ne .type "ClusterIP") -}}
+nodePort: {{ int .nodePort }}
+{{- end }}
+{{- end }}
+
+{{/* The rule that lets a pod talk to the Kubernetes API. */}}
+{{- define "tipbench.kubernetesApi" -}}
+- ports:
+    {{- range .Values.networkPolicy.kubernetesApiPorts }}
+    - {port: {{ int . }}, protocol: TCP}
+    {{- end }}
+  {{- with .Values.networkPolicy.kubernetesApiCidrs }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  {{- end }}
 {{- end }}
 
 {{/*
@@ -45,7 +113,7 @@ securityContext:
   seccompProfile:
     type: RuntimeDefault
 {{- with .Values.imagePullSecrets }}
-imagePullSecrets: {{- toYaml . | nindent 2 }}
+imagePullSecrets: {{- include "tipbench.pullSecrets" . | nindent 2 }}
 {{- end }}
 {{- with .Values.nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
@@ -58,6 +126,9 @@ affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .Values.priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
 {{- end }}
 {{- end }}
 
@@ -116,11 +187,13 @@ spec:
   {{- end }}
 {{- end }}
 
-{{/* The rule that lets a pod ask DNS. */}}
+{{/* The rule that lets a pod ask DNS: behind its Service it listens on 53, or on 5353 (OpenShift). */}}
 {{- define "tipbench.dns" -}}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
+    - {port: 5353, protocol: UDP}
+    - {port: 5353, protocol: TCP}
 {{- end }}
 
 {{/* A `helm test` pod that runs a few lines of Python. list $ name code env */}}

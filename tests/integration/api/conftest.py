@@ -124,7 +124,7 @@ def fill(
     """Save cells as a collection would; those of the models in `failed` have failed. Again with other models adds to them."""
     with opened(url) as store:
         experiment_id = store.ensure_experiment(experiment)
-        known = store.cell_runs(experiment_id)
+        known = {cell.cell_id: cell.run for cell in store.cell_runs(experiment_id)}
         scenarios = load_scenarios()[:n_scenarios]
         plan = [
             PlannedCell(f"{experiment}/{m}/{p}/{s.id}", m, p, s.id, n_tips)

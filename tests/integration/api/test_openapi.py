@@ -34,7 +34,11 @@ def target(mlflow_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def _operations() -> list[tuple[str, str]]:
     app = create_app(
-        Settings(config=Config(mlflow_url="http://localhost:1"), state_dir=Path("/nonexistent"), airflow_url="x")
+        Settings(
+            config=Config(mlflow_url="http://localhost:1"),
+            state_dir=Path("/nonexistent"),
+            airflow_url="http://localhost:1",
+        )
     )
     return [
         (path, method) for path, methods in app.openapi()["paths"].items() for method in methods if path not in SLOW

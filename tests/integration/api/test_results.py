@@ -225,3 +225,42 @@ def test_the_documentation_needs_no_script_and_no_internet(judged: Server) -> No
     page = judged.client.get("/docs").text
     assert "<script" not in page and "style=" not in page and not re.search(r'(src|href)="(?!/)', page)
     assert "/api/bench/judging/{experiment}/apply" in page
+
+
+def test_a_table_goes_in_and_out_over_http(judged: Server) -> None:
+    base = "/api/bench/tables/tip-bench-table"
+    head = "model,prompt,scenario,text,situation,judge,judge_kind,relevance,actionability,tone"
+    rows = [f"m{m},p,s{s},Tip {m} {s}.,Situation {s}.,ann,human,{2 + m},3,4" for m in range(2) for s in range(3)]
+    content = "\n".join([head, *rows])
+    csv = {"Content-Type": "text/csv"}
+    answer = judged.client.post(f"{base}/import", params={"dry_run": True}, content=content, headers=csv)
+    assert (answer.json()["new_candidates"], answer.json()["new_scores"]) == (6, 6)
+    problem(judged.client.get(f"{base}/scores"), 404)
+    faulty = judged.client.post(f"{base}/import", content=content.replace(",4", ",9", 1), headers=csv)
+    assert "line 2, tone: '9' is outside the scale of 1 to 5" in faulty.text and faulty.status_code == 422
+    assert judged.client.post(f"{base}/import", content=content, headers=csv).json()["new_candidates"] == 6
+    again = judged.client.post(f"{base}/import", content=content, headers=csv).json()
+    assert (again["new_candidates"], again["new_scores"], again["unchanged_scores"]) == (0, 0, 6)
+    board = judged.client.get("/api/bench/leaderboard/tip-bench-table").json()
+    assert [c["model"] for c in board["cells"]] == ["m1", "m0"]
+    out = judged.client.get(f"{base}/scores", params={"format": "jsonl"})
+    assert len(out.text.splitlines()) == 6 and out.headers["content-type"].startswith("application/x-ndjson")
+    back = judged.client.post(
+        f"{base}/import", content=out.text, headers={"Content-Type": "application/x-ndjson"}
+    ).json()
+    assert (back["new_candidates"], back["unchanged_scores"]) == (0, 6)
+
+
+def test_two_experiments_with_the_same_judge_are_paired_as_the_gate_does(judged: Server) -> None:
+    head = "model,prompt,scenario,text,judge,judge_kind,relevance,actionability,tone"
+    for name, low in (("tip-bench-before", 4), ("tip-bench-after", 1)):
+        rows = [f"m,p,s{s},Tip {s} {name}.,ann,human,{low + s % 2},{low},{low}" for s in range(8)]
+        answer = judged.client.post(
+            f"/api/bench/tables/{name}/import", content="\n".join([head, *rows]), headers={"Content-Type": "text/csv"}
+        )
+        assert answer.status_code == 200, answer.text
+    body = judged.client.get(
+        "/api/bench/compare", params={"left": "tip-bench-before", "right": "tip-bench-after"}
+    ).json()
+    (cell,) = body["cells"]
+    assert cell["verdict"] == "worse" and cell["n_scenarios"] == 8 and cell["difference"] == pytest.approx(-3.0)

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipbench.api import service as service_module
-from tipbench.api.handout import Entry, Scored, Shown, counts, entries, in_turn, lacks, still_open
+from tipbench.api.handout import Entry, Shown, counts, entries, in_turn, lacks, still_open
 from tipbench.api.service import Service
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics
 from tipbench.config import Config
-from tipbench.store.records import CellRecord, Run, ScoreRecord
+from tipbench.store.records import CellRecord, Holdings, Run, ScoreRecord
 
 pytestmark = pytest.mark.unit
 RUBRIC = "r" * 64
@@ -30,12 +30,18 @@ def record(judge: str, *indices: int, repeats: tuple[int, ...] = (), rubric: str
     return ScoreRecord(judge, "human", rubric, CRITERIA, scores, dict.fromkeys(repeats, (2, 2, 2)))
 
 
+def scored(n: int, records: tuple[ScoreRecord, ...], run_id: str = "a") -> CellRecord:
+    """A finished cell with `n` candidates."""
+    run = Run(run_id, "FINISHED", "", 0, 0, {"model": run_id}, {}, {})
+    return CellRecord(run, run_id, run_id, "p", "s", n, n, None, records)
+
+
 def key(*rows: tuple[str, int, bool], rubric: str = RUBRIC) -> dict[str, Any]:
     items = {f"item-{n}": [run, i, again, "a situation", f"tip {run} {i}"] for n, (run, i, again) in enumerate(rows)}
     return {"export_id": "e" * 16, "rubric_hash": rubric, "items": items}
 
 
-def found(cells: dict[str, Scored], *rows: tuple[str, int, bool], judge: str = "ada") -> list[Entry]:
+def found(cells: dict[str, CellRecord], *rows: tuple[str, int, bool], judge: str = "ada") -> list[Entry]:
     return entries(key(*rows), cells, RUBRIC, judge)
 
 
@@ -44,7 +50,7 @@ def places(of: list[Entry]) -> list[tuple[str, int, bool]]:
 
 
 def test_an_entry_knows_the_judges_own_scores_first_and_second_and_whether_anybody_scored_it() -> None:
-    cells = {"a": Scored(2, (record("ada", 0, repeats=(0,)), record("bob", 1), record("cy", 0, rubric="other")))}
+    cells = {"a": scored(2, (record("ada", 0, repeats=(0,)), record("bob", 1), record("cy", 0, rubric="other")))}
     first, other, again = found(cells, ("a", 0, False), ("a", 1, False), ("a", 0, True), ("gone", 0, False))
     assert (first.own, other.own, again.own) == ((3, 3, 3), None, (2, 2, 2))
     assert first.scored and other.scored and again.scored
@@ -53,14 +59,14 @@ def test_an_entry_knows_the_judges_own_scores_first_and_second_and_whether_anybo
 
 
 def test_what_is_open_depends_on_the_scope_and_a_repeat_on_its_first_showing() -> None:
-    cells = {"a": Scored(3, (record("ada", 0), record("bob", 1)))}
+    cells = {"a": scored(3, (record("ada", 0), record("bob", 1)))}
     all_of_it = found(cells, *(("a", i, again) for again in (False, True) for i in range(3)))
     assert places(still_open(all_of_it, "pending")) == [("a", 2, False), ("a", 0, True)]
     assert places(still_open(all_of_it, "all")) == [("a", 1, False), ("a", 2, False), ("a", 0, True)]
 
 
 def test_what_nobody_has_scored_or_looks_at_comes_first() -> None:
-    cells = {"a": Scored(4, (record("bob", 0),))}
+    cells = {"a": scored(4, (record("bob", 0),))}
     shown = Shown()
     shown.show("bob", ("a", 1))
     shown.show("ada", ("a", 3))
@@ -69,7 +75,7 @@ def test_what_nobody_has_scored_or_looks_at_comes_first() -> None:
 
 
 def test_a_repeat_waits_for_those_that_others_have_scored() -> None:
-    cells = {"a": Scored(4, (record("ada", 0), record("bob", 0, 1, 2, 3)))}
+    cells = {"a": scored(4, (record("ada", 0), record("bob", 0, 1, 2, 3)))}
     rows = [("a", i, False) for i in range(3)] + [("a", 0, True), ("a", 3, False)]
     assert places(in_turn(still_open(found(cells, *rows), "all"), "ada", Shown())) == rows[1:]
 
@@ -86,7 +92,7 @@ def test_judging_never_moves_the_total(data: st.DataObject, n_tips: int, scope: 
 
     def now() -> tuple[list[Entry], Any]:
         mine = ScoreRecord("ada", "human", RUBRIC, CRITERIA, dict(own), dict(again))
-        cells = {"a": Scored(n_tips, (mine, record("bob", *others)))}
+        cells = {"a": scored(n_tips, (mine, record("bob", *others)))}
         there = found(cells, *rows)
         return there, counts(there, cells, RUBRIC, "ada", scope)
 
@@ -106,17 +112,17 @@ def test_judging_never_moves_the_total(data: st.DataObject, n_tips: int, scope: 
 
 def test_what_a_judge_scored_in_an_earlier_file_stays_counted() -> None:
     """The newest file holds what was open when it was made: two tips came later than the one that ada had scored."""
-    cells = {"a": Scored(1, (record("ada", 0, repeats=(0,)),)), "b": Scored(2, ())}
+    cells = {"a": scored(1, (record("ada", 0, repeats=(0,)),)), "b": scored(2, (), "b")}
     there = found(cells, ("b", 0, False), ("b", 1, False), ("b", 1, True))
     count = counts(there, cells, RUBRIC, "ada", "pending")
     assert (count.total, count.done, count.left, count.pending) == (5, 2, 3, 2)
 
 
 def test_a_file_lacks_what_came_later_but_not_what_the_judge_has_scored() -> None:
-    cells = {"a": Scored(2, (record("ada", 1),))}
+    cells = {"a": scored(2, (record("ada", 1),))}
     assert not lacks(key(("a", 0, False)), cells, RUBRIC, "ada")
     assert lacks(key(("a", 0, False)), cells, RUBRIC, "bob")
-    assert lacks(key(("a", 0, False)), cells | {"b": Scored(1, ())}, RUBRIC, "ada")
+    assert lacks(key(("a", 0, False)), cells | {"b": scored(1, (), "b")}, RUBRIC, "ada")
     assert lacks(key(("a", 0, False), rubric="other"), cells, RUBRIC, "ada")
 
 
@@ -124,7 +130,7 @@ def test_a_file_lacks_what_came_later_but_not_what_the_judge_has_scored() -> Non
 class Slow:
     """A store whose reading takes as long as the test wants; every look finds that something has changed."""
 
-    cells_now: dict[str, Scored] = field(default_factory=dict)
+    cells_now: dict[str, CellRecord] = field(default_factory=dict)
     reads: int = 0
     looks: int = 0
     hold: threading.Event = field(default_factory=threading.Event)
@@ -134,17 +140,15 @@ class Slow:
         self.looks += 1
         return str(self.looks)
 
-    def cells(self, experiment_id: str) -> list[CellRecord]:
-        seen = dict(self.cells_now)
+    def holdings(self, experiment_id: str) -> Holdings:
+        seen = tuple(self.cells_now.values())
         self.reads += 1
         self.reading.set()
         assert self.hold.wait(10)
-        return self.cells_of(seen, seen)
+        return Holdings(experiment_id, seen, ())
 
-    def cells_of(self, run_ids: Any, among: dict[str, Scored] | None = None) -> list[CellRecord]:
-        cells = self.cells_now if among is None else among
-        runs = {i: Run(i, "FINISHED", "", 0, 0, {}, {}, {}) for i in run_ids}
-        return [CellRecord(runs[i], i, "m", "p", "s", 1, cells[i].n_candidates, None, cells[i].records) for i in runs]
+    def notes(self, experiment_id: str, prefix: str) -> dict[str, str]:
+        return {}
 
 
 @pytest.fixture
@@ -153,7 +157,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Slow:
     monkeypatch.setattr(service_module, "SLOW_S", -1.0)
     monkeypatch.setattr(service_module, "WORTH", 1e9)
     monkeypatch.setattr(service_module, "STATE_S", 0.0)
-    store = Slow({"a": Scored(1, ()), "b": Scored(1, ())})
+    store = Slow({"a": scored(1, ()), "b": scored(1, (), "b")})
     store.hold.set()
     return store
 
@@ -164,20 +168,20 @@ def serving(store: Slow) -> Service:
 
 
 def scored_by(cells: Any) -> dict[str, list[str]]:
-    return {run_id: [r.judge for r in cell.records] for run_id, cell in cells.items()}
+    return {run_id: [r.judge for r in cell.scores] for run_id, cell in cells.items()}
 
 
 def test_own_scores_are_known_without_reading_a_slow_experiment_again(slow: Slow) -> None:
     async def judge() -> None:
         service = serving(slow)
-        assert scored_by(await service.scored("1")) == {"a": [], "b": []}
-        slow.cells_now["a"] = Scored(1, (record("ada", 0),))
-        await service.saved("1", ["a"])
-        slow.cells_now["b"] = Scored(1, (record("bob", 0),))  # by another way: seen when it is read anew
-        assert scored_by(await service.scored("1")) == {"a": ["ada"], "b": []}
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": [], "b": []}
+        slow.cells_now["a"] = scored(1, (record("ada", 0),))
+        await service.saved("1", [slow.cells_now["a"]])
+        slow.cells_now["b"] = scored(1, (record("bob", 0),), "b")  # by another way: seen when it is read anew
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": ["ada"], "b": []}
         assert slow.reads == 1
         service.rescored("1")
-        assert scored_by(await service.scored("1")) == {"a": ["ada"], "b": ["bob"]}
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": ["ada"], "b": ["bob"]}
         assert slow.reads == 2
 
     asyncio.run(judge())
@@ -187,13 +191,13 @@ def test_a_score_saved_while_the_experiment_is_being_read_is_not_forgotten(slow:
     async def judge() -> None:
         service = serving(slow)
         slow.hold.clear()
-        reading = asyncio.create_task(service.scored("1"))
+        reading = asyncio.create_task(service.known("1", judging=True))
         assert await asyncio.to_thread(slow.reading.wait, 10)
-        slow.cells_now["a"] = Scored(1, (record("ada", 0),))
-        await service.saved("1", ["a"])
+        slow.cells_now["a"] = scored(1, (record("ada", 0),))
+        await service.saved("1", [slow.cells_now["a"]])
         slow.hold.set()
-        assert scored_by(await reading) == {"a": ["ada"], "b": []}
-        assert scored_by(await service.scored("1")) == {"a": ["ada"], "b": []} and slow.reads == 1
+        assert scored_by((await reading).cells) == {"a": ["ada"], "b": []}
+        assert scored_by((await service.known("1", judging=True)).cells) == {"a": ["ada"], "b": []} and slow.reads == 1
 
     asyncio.run(judge())
 
@@ -205,8 +209,8 @@ def test_an_experiment_that_is_quick_to_read_is_always_read_as_it_is(
 
     async def judge() -> None:
         service = serving(slow)
-        await service.scored("1")
-        slow.cells_now["b"] = Scored(1, (record("bob", 0),))
-        assert scored_by(await service.scored("1"))["b"] == ["bob"]
+        await service.known("1", judging=True)
+        slow.cells_now["b"] = scored(1, (record("bob", 0),), "b")
+        assert scored_by((await service.known("1", judging=True)).cells)["b"] == ["bob"]
 
     asyncio.run(judge())

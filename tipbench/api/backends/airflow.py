@@ -19,8 +19,11 @@ import httpx
 from tipbench.api.backends import PipelineRun, state_of
 from tipbench.api.models import RunState, TaskBody, TaskState
 from tipbench.api.problems import Problem, invalid
-from tipbench.config import SECRET_IN_URL, split_list
+from tipbench.config import KEYS, split_list
 from tipbench.errors import TipbenchError, UnreachableError
+from tipbench.net.address import read_address, without_credentials
+from tipbench.net.clients import ERRORS, json_object, open_client, read_tls, words_of
+from tipbench.net.secret import Secret, hide
 
 DAG = "bench_collect"
 WAITING_TASK = "await_scores"
@@ -56,7 +59,11 @@ class AirflowUnreachable(UnreachableError):
 
 
 class AirflowError(TipbenchError):
-    """Airflow answered, and its answer is of no use: 502."""
+    """Airflow answered, and its answer is of no use: 502. `status` is the HTTP status, where there is one."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        self.status = status
+        super().__init__(message)
 
 
 class AirflowBackend:
@@ -64,11 +71,21 @@ class AirflowBackend:
 
     name: Literal["airflow", "local"] = "airflow"
 
-    def __init__(self, url: str, username: str, password: str, *, public_url: str = "", timeout_s: float = 5.0) -> None:
-        self._where = SECRET_IN_URL.sub("", url)
-        self._account = {"username": username, "password": password}
-        self._public = public_url.rstrip("/")
-        self._client = httpx.Client(base_url=url, timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 3.0)))
+    def __init__(
+        self, url: str, username: str, password: str | Secret, *, public_url: str = "", timeout_s: float = 5.0
+    ) -> None:
+        """Raises InputError for an address, a password, a certificate or a proxy that cannot be used."""
+        self._where = read_address(url, "TIPBENCH_AIRFLOW_URL")
+        self._username = username
+        self._password = password if isinstance(password, Secret) else Secret(password, "TIPBENCH_AIRFLOW_PASSWORD")
+        self._public = without_credentials(public_url).rstrip("/")
+        self._client = open_client(
+            self._where,
+            name="Airflow",
+            option="TIPBENCH_AIRFLOW_URL",
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 3.0)),
+            tls=read_tls(),
+        )
         self._lock = threading.Lock()
         self._token, self._good_until = "", 0.0
         self._params: tuple[float, dict[str, Any]] = (-PARAMS_S, {})
@@ -93,12 +110,27 @@ class AirflowBackend:
         return response
 
     def _send(self, method: str, path: str, token: str, **kwargs: Any) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"} if token else {}
+        headers = {"Accept": "application/json"}
+        # Airflow reads its token from this very header, so an account of a proxy before it has no place of its own.
+        auth: Any = httpx.USE_CLIENT_DEFAULT
+        if token:
+            headers["Authorization"], auth = f"Bearer {token}", None
         try:
-            response = self._client.request(method, path, headers=headers, **kwargs)
-        except httpx.HTTPError as error:
-            words = "it does not answer in time" if isinstance(error, httpx.TimeoutException) else str(error)
-            raise AirflowUnreachable(f"Airflow at {self._where} cannot be reached: {words or 'no answer'}") from error
+            response = self._client.request(method, path, headers=headers, auth=auth, **kwargs)
+        except ERRORS as error:
+            raise AirflowUnreachable(
+                f"Airflow at {self._where} cannot be reached: {self._client.explain(error)}"
+            ) from error
+        except UnicodeError as error:
+            raise AirflowError(
+                f"Airflow at {self._where}: {method} {path} cannot be sent: {hide(str(error))}"
+            ) from error
+        proxy_says = self._client.foreign(response, own=json_object(response) is not None)
+        if proxy_says:
+            raise AirflowUnreachable(f"Airflow at {self._where} cannot be reached: {proxy_says}")
+        elsewhere = self._client.redirect(response)
+        if elsewhere:
+            raise AirflowError(f"Airflow at {self._where}: {elsewhere}", status=response.status_code)
         if response.status_code in (502, 503, 504):
             raise AirflowUnreachable(f"Airflow at {self._where} is not ready ({response.status_code})")
         if response.status_code >= 500:
@@ -108,23 +140,26 @@ class AirflowBackend:
     def _valid_token(self, refused: bool = False) -> str:
         with self._lock:
             if refused or time.time() > self._good_until:
-                response = self._send("POST", "/auth/token", "", json=self._account)
+                response = self._send(
+                    "POST", "/auth/token", "", json={"username": self._username, "password": self._password.reveal()}
+                )
                 if response.status_code != 201:
                     raise AirflowError(
                         f"Airflow at {self._where} gives the API no token ({response.status_code}); check "
                         "TIPBENCH_AIRFLOW_USERNAME and TIPBENCH_AIRFLOW_PASSWORD"
                     )
-                self._token = str(self._json(response).get("access_token", ""))
+                token = str(self._json(response).get("access_token", ""))
+                self._token = Secret(token, "Airflow's token").reveal()
                 self._good_until = _expiry(self._token) - RENEW_BEFORE_S
             return self._token
 
     def _json(self, response: httpx.Response) -> dict[str, Any]:
-        try:
-            body = response.json()
-        except ValueError:
-            body = None
-        if not isinstance(body, dict):
-            raise AirflowError(f"{self._where} does not answer like Airflow; is TIPBENCH_AIRFLOW_URL right?")
+        body = json_object(response)
+        if body is None:
+            raise AirflowError(
+                f"{self._where} does not answer like Airflow; is TIPBENCH_AIRFLOW_URL right?",
+                status=response.status_code,
+            )
         return body
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
@@ -135,7 +170,10 @@ class AirflowBackend:
 
     def _well(self, response: httpx.Response) -> httpx.Response:
         if not response.is_success:
-            raise AirflowError(f"Airflow at {self._where} answered {response.status_code}: {_detail(response)}")
+            raise AirflowError(
+                f"Airflow at {self._where} answered {response.status_code}: {_detail(response)}",
+                status=response.status_code,
+            )
         return response
 
     # -- the DAG -------------------------------------------------------------------------------
@@ -148,15 +186,18 @@ class AirflowBackend:
         if response.status_code == 404:
             raise _no_dag(self._where)
         params = self._json(self._well(response)).get("params") or {}
-        found = {name: spec.get("value") if isinstance(spec, dict) else spec for name, spec in params.items()}
+        found = _shown({name: spec.get("value") if isinstance(spec, dict) else spec for name, spec in params.items()})
         self._params = (time.monotonic(), found)
         return found
 
     def start(self, run_id: str, config: Mapping[str, Any], started_by: str) -> tuple[PipelineRun, bool]:
+        # An address that is the DAG's own is left to the DAG: what is shown of it has no credentials.
+        known = self._known_defaults()
+        conf = {name: value for name, value in config.items() if name not in ADDRESSES or value != known.get(name)}
         body = {
             "dag_run_id": run_id,
             "logical_date": None,
-            "conf": dict(config),
+            "conf": conf,
             "note": f"{STARTED}{started_by}{THROUGH}",
         }
         try:
@@ -246,7 +287,7 @@ class AirflowBackend:
         return PipelineRun(
             id=raw["dag_run_id"],
             state="cancelled" if cancelled else states.get(state, "running"),
-            config={**self._known_defaults(), **(raw.get("conf") or {})},
+            config={**self._known_defaults(), **_shown(raw.get("conf") or {})},
             # Started elsewhere than here, Airflow knows its own user; nobody when a schedule did.
             started_by=notes.get(STARTED) or raw.get("triggering_user_name") or None,
             queued_at=_time(raw.get("queued_at")),
@@ -317,12 +358,19 @@ def _notes(note: str) -> Iterator[tuple[str, str]]:
                 yield verb, part[len(verb) : -len(THROUGH)]
 
 
+ADDRESSES = frozenset(name for name, spec in KEYS.items() if "address" in spec.metadata)
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as they may be seen: an address that somebody gave Airflow with a password in it is shown without."""
+    return {
+        name: without_credentials(value) if name in ADDRESSES and isinstance(value, str) else value
+        for name, value in values.items()
+    }
+
+
 def _detail(response: httpx.Response) -> str:
-    try:
-        detail = response.json()["detail"]
-    except (ValueError, KeyError, TypeError):
-        return response.text[:300]
-    return detail if isinstance(detail, str) else json.dumps(detail)[:1000]
+    return words_of(response, 1000)
 
 
 def _expiry(token: str) -> float:
@@ -349,7 +397,7 @@ def _last_error(lines: list[Any]) -> str | None:
             continue
         details = line.get("error_detail") or []
         if details and isinstance(details[-1], dict) and details[-1].get("exc_value"):
-            return str(details[-1]["exc_value"])[:2000]
+            return hide(str(details[-1]["exc_value"]))[:2000]
         if line.get("event"):
-            return str(line["event"])[:2000]
+            return hide(str(line["event"]))[:2000]
     return None

@@ -6,7 +6,6 @@ waiting for a judge goes on waiting. A stage is a process of its own: it can be 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -26,7 +25,9 @@ from tipbench.api.backends import PipelineRun, state_of
 from tipbench.api.models import JUDGE_KEYS, SERVER_KEYS, RunState, TaskBody, TaskState
 from tipbench.api.problems import Problem, invalid
 from tipbench.config import ENV_PREFIX, KEYS, Config
-from tipbench.errors import InputError, TipbenchError
+from tipbench.errors import BusyError, InputError, TipbenchError
+from tipbench.files import explained, lock, writable, write_whole
+from tipbench.net.address import revealed
 from tipbench.outcome import VARIABLE
 from tipbench.pipeline import Step, arguments, goes_on, steps
 
@@ -96,14 +97,18 @@ class LocalBackend:
         self._stops: dict[str, threading.Event] = {}
         self._threads: dict[str, threading.Thread] = {}
         self._closing = False
-        folder.mkdir(parents=True, exist_ok=True)
-        self._hold = (folder / ".lock").open("ab")
+        writable(folder, "the state folder", "name another (TIPBENCH_STATE_DIR)")
+        with explained(folder):
+            self._hold = (folder / ".lock").open("ab")
         try:
-            fcntl.flock(self._hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"another tipbench serve keeps its runs in {folder}; stop it, or name another folder (TIPBENCH_STATE_DIR)"
-            ) from error
+            lock(
+                self._hold,
+                f"another tipbench serve keeps its runs in {folder}; stop it, or name another folder (TIPBENCH_STATE_DIR)",
+                f"the state folder {folder}",
+                "name a folder on a local disk (TIPBENCH_STATE_DIR)",
+            )
+        except BusyError as error:
+            raise InputError(str(error)) from error
         self._records = _load(folder)
         self._recover()
 
@@ -187,9 +192,7 @@ class LocalBackend:
 
     def _save(self, record: _Record) -> None:
         path = self._folder / f"{record.id}.json"
-        part = path.with_suffix(".part")
-        part.write_text(record.model_dump_json(indent=1), encoding="utf-8")
-        part.replace(path)
+        write_whole(path, record.model_dump_json(indent=1).encode())
 
     def _recover(self) -> None:
         """After a restart: runs that waited go on waiting, runs that worked were interrupted."""
@@ -279,11 +282,15 @@ class LocalBackend:
         result.unlink(missing_ok=True)
         keys = {name: value for name, value in record.config.items() if name in KEYS} | {"mlflow_url": self._store_url}
         keys |= {name: value for name, value in asdict(self._config).items() if name in SERVER_KEYS}
-        (folder / "config.json").write_text(json.dumps(keys, indent=1), encoding="utf-8")
+        # The one place where credentials are handed on: a file that only this user reads, to a process of ours.
+        for name, own in (("mlflow_url", self._store_url), ("ollama_url", self._config.ollama_url)):
+            if keys.get(name) == own:
+                keys[name] = revealed(own)
+        _write_private(folder / "config.json", json.dumps(keys, indent=1))
         # The file has every key; variables of the same name would win over it.
         env = {k: v for k, v in os.environ.items() if k.removeprefix(ENV_PREFIX).lower() not in KEYS}
         env |= {"TIPBENCH_CONFIG": str(folder / "config.json"), "TIPBENCH_RUN": record.id, VARIABLE: str(result)}
-        # What an LLM judge is asked with is no key of the stages that ask it.
+        # What an LLM judge is asked with is no key of the stages that ask it; in arguments, everybody could read it.
         env["TIPBENCH_OLLAMA_URL"] = str(keys["ollama_url"])
         with (folder / f"{task}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
@@ -342,6 +349,14 @@ class LocalBackend:
 
 def _waits(record: _Record) -> bool:
     return any(t.task == "await_scores" and t.state == "waiting" for t in record.tasks)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else may read, whatever the umask."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(text)
 
 
 def _why(outcome: Mapping[str, Any], code: int, log: Path) -> str:

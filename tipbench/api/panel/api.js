@@ -52,6 +52,12 @@ export const api = {
   agreement: (experiment, signal) => get(`bench/agreement/${part(experiment)}`, {}, signal),
   tips: (experiment, query, signal) => get(`bench/tips/${part(experiment)}`, query, signal),
   compare: (query, signal) => get("bench/compare", query, signal),
+  importTable: (experiment, file, media, dryRun) =>
+    request("POST", `bench/tables/${part(experiment)}/import?dry_run=${dryRun}`, {
+      text: file,
+      headers: { "Content-Type": media },
+    }),
+  table: (experiment) => `api/bench/tables/${part(experiment)}/scores?format=csv`,
 
   judging: (experiment, query, signal) => get(`bench/judging/${part(experiment)}/next`, query, signal),
   exchangeFile: (experiment, judge) =>
@@ -87,7 +93,7 @@ async function request(method, path, options = {}) {
 async function send(method, path, { body, text, headers, signal, as = "json" }) {
   const content = text ?? (body === undefined ? undefined : JSON.stringify(body));
   const all = { Accept: as === "text" ? "image/svg+xml" : "application/json", ...headers };
-  if (content !== undefined) all["Content-Type"] = "application/json";
+  if (content !== undefined) all["Content-Type"] ??= "application/json";
   if (!SAFE.has(method) && csrf) all["X-CSRF-Token"] = csrf;
   try {
     return await fetch(`api/${path}`, { method, headers: all, body: content, signal, credentials: "same-origin" });

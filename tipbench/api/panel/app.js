@@ -7,6 +7,7 @@ import { cellPage } from "./pages/cell.js";
 import { collectPage } from "./pages/collect.js";
 import { comparePage } from "./pages/compare.js";
 import { experimentsPage } from "./pages/experiments.js";
+import { importPage } from "./pages/import.js";
 import { judgePage } from "./pages/judge.js";
 import { leaderboardPage } from "./pages/leaderboard.js";
 import { loginPage } from "./pages/login.js";
@@ -23,6 +24,7 @@ const PAGES = {
   leaderboard: leaderboardPage,
   cell: cellPage,
   compare: comparePage,
+  import: importPage,
   status: statusPage,
   login: loginPage,
 };

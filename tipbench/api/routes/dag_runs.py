@@ -39,7 +39,7 @@ async def start(
     run, created = await api.in_back_end(api.back_end.start, run_id, conf, identity.actor)
     if not created and any(run.config.get(name) != value for name, value in conf.items()):
         raise invalid("This Idempotency-Key has started another configuration", ("Idempotency-Key", "was used before"))
-    url = f"/api/bench/dag-runs/{run.id}"
+    url = f"{request.scope.get('prefix', '')}/api/bench/dag-runs/{run.id}"
     response.headers["Location"] = url
     note(request, run=run.id, created=created, experiment=config.experiment)
     return RunStarted(id=run.id, created=created, experiment=config.experiment, url=url, airflow_url=run.url)

@@ -27,6 +27,7 @@ from tipbench.catalog import Rubric
 from tipbench.counting.census import Census, Entry
 from tipbench.counting.judged import Asked, Judges
 from tipbench.counting.status import Status
+from tipbench.store.memory import measured
 from tipbench.store.records import Candidate, CellRecord, CellResult, ExperimentInfo, ScoreRecord
 
 router = APIRouter(prefix="/api/bench", tags=["results"])
@@ -163,7 +164,7 @@ def _means(records: Sequence[ScoreRecord]) -> dict[str, float]:
 def _row(api: Service, experiment_id: str, entry: Entry, pending: bool, scores: dict[str, float]) -> RunRow:
     cell = entry.cell
     metrics = cell.run.metrics
-    peak = metrics.get("peak_memory_bytes")
+    memory = measured([cell.run])
     return RunRow(
         run_id=cell.run.run_id,
         model=cell.model,
@@ -180,7 +181,8 @@ def _row(api: Service, experiment_id: str, entry: Entry, pending: bool, scores: 
         tokens_per_s=metrics.get("tokens_per_s"),
         ttft_s=metrics.get("ttft_s"),
         wall_s=metrics.get("wall_s"),
-        peak_memory_bytes=int(peak) if peak is not None else None,
+        peak_memory_bytes=memory.size if memory else None,
+        memory_source=memory.source if memory else None,
         started_at=moment(cell.run.start_ms),
         ended_at=moment(cell.run.end_ms) if cell.run.end_ms is not None else None,
         mlflow_url=api.mlflow_link(experiment_id, cell.run.run_id),

@@ -100,7 +100,7 @@ def _model_rows(config: Config) -> list[models_stage.ModelRow]:
     else:
         engine = open_engine(config)
     try:
-        return models_stage.run(config, engine)
+        return models_stage.run(config, engine, parse_bytes(config.memory_limit))
     finally:
         engine.close()
 

@@ -30,7 +30,7 @@ from tipbench.api.web import note
 from tipbench.catalog import Rubric
 from tipbench.counting.judged import Asked
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric
-from tipbench.judging.validate import exchange_bytes, parse_exchange
+from tipbench.judging.validate import exchange_bytes, inspect
 from tipbench.stages import apply as apply_stage
 from tipbench.stages import export as export_stage
 from tipbench.store.records import CellRecord
@@ -106,18 +106,20 @@ async def apply(
 ) -> Applied:
     """Take a scored exchange file back (at most 32 MiB): every fault is listed and nothing written, or all of it is."""
     experiment_id = await api.experiment_id(experiment)
-    exchange = parse_exchange(await request.body(), "the exchange file")
-    if exchange.experiment != experiment:
-        raise invalid("the exchange file: 1 fault", ("/experiment", f"is {exchange.experiment}, not {experiment}"))
+    reading = inspect(await request.body(), "the exchange file")
+    stated = reading.raw.get("experiment") if isinstance(reading.raw, dict) else None
+    if reading.exchange is not None and stated != experiment:
+        raise invalid("the exchange file: 1 fault", ("/experiment", f"is {stated}, not {experiment}"))
     async with _applying(api, experiment_id):
         result = await api.in_store(
-            apply_stage.run, exchange, api.store, source="the scores", reason=reason, dry_run=dry_run
+            apply_stage.run, reading, api.store, source="the scores", reason=reason, dry_run=dry_run
         )
     if not dry_run:
         api.rescored(experiment_id)
         api.metrics.scores.inc(result.new + result.changed)
     note(request, judge=result.judge, new=result.new, changed=result.changed, dry_run=dry_run)
-    return Applied(dry_run=dry_run, **vars(result))
+    told = {name: value for name, value in vars(result).items() if name in Applied.model_fields}
+    return Applied(dry_run=dry_run, **told)
 
 
 @asynccontextmanager

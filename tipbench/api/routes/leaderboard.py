@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -12,6 +11,8 @@ from tipbench.api.problems import Problem, documented, invalid
 from tipbench.api.routes.common import Api, Experiment, Judges
 from tipbench.api.service import Board, plain
 from tipbench.config import EXPERIMENT_PATTERN
+from tipbench.errors import InputError
+from tipbench.leaderboard.gate import GateCell
 from tipbench.leaderboard.model import Cell, Leaderboard
 
 router = APIRouter(prefix="/api/bench", tags=["results"])
@@ -21,8 +22,6 @@ MEDIA = {
     "csv": "text/csv",
     "html": "text/html",
 }
-Z_95 = 1.96
-"""Half the width of a 95% interval, in standard errors."""
 Verdict = Literal["better", "worse", "could be chance", "unknown"]
 REPORT_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; sandbox"
 """The report is one file with its styles in it, and with tips that models wrote; nothing in it may run."""
@@ -142,7 +141,9 @@ async def compare(
     right: Annotated[str, Query(pattern=EXPERIMENT_PATTERN)],
     api: Api,
 ) -> Comparison:
-    """Two experiments' leaderboards side by side, cell by cell."""
+    """Two experiments' leaderboards side by side, cell by cell; what changed is what `tipbench compare --against` says."""
+    from tipbench.stages import gate as stage
+
     if left == right:
         raise invalid("1 fault in the request", ("right", "is the same experiment as left"))
     one, other = (await api.board(left)).leaderboard, (await api.board(right)).leaderboard
@@ -150,13 +151,21 @@ async def compare(
     for side, board in enumerate((one, other)):
         for cell in board.cells:
             cells.setdefault((cell.model, cell.prompt, cell.variant), [None, None])[side] = cell
+    cautions = _cautions(one, other)
+    paired: dict[tuple[str, str, str], GateCell] = {}
+    try:
+        gate = await api.at_work(stage.run, right, left, api.store, api.rubric())
+        paired = {(c.model, c.prompt, c.variant): c for c in gate.cells}
+        cautions += gate.warnings
+    except InputError as error:
+        cautions.append(f"The cells cannot be paired: {error}")
     return Comparison(
         left=left,
         right=right,
         scale_min=min(one.scale_min, other.scale_min),
         scale_max=max(one.scale_max, other.scale_max),
-        warnings=tuple(_cautions(one, other)),
-        cells=tuple(_compared(model, prompt, *pair) for (model, prompt, _), pair in cells.items()),
+        warnings=tuple(cautions),
+        cells=tuple(_compared(key, pair[0], pair[1], paired.get(key)) for key, pair in cells.items()),
     )
 
 
@@ -174,36 +183,34 @@ def _cautions(left: Leaderboard, right: Leaderboard) -> list[str]:
     return found
 
 
-def _compared(model: str, prompt: str, left: Cell | None, right: Cell | None) -> ComparedCell:
-    difference = se = ratio = None
+def _compared(
+    key: tuple[str, str, str], left: Cell | None, right: Cell | None, paired: GateCell | None
+) -> ComparedCell:
+    difference = ratio = None
     if left and right and left.composite is not None and right.composite is not None:
         difference = right.composite - left.composite
-        if left.se is not None and right.se is not None:
-            se = math.hypot(left.se, right.se)
     if left and right and left.seconds_per_tip and right.seconds_per_tip:
         ratio = right.seconds_per_tip / left.seconds_per_tip
+    verdict: Verdict | None = None if difference is None else "unknown"
+    low = high = None
+    if paired is not None and paired.difference is not None:
+        difference, low, high = paired.difference, paired.low, paired.high
+        if low is not None:
+            verdict = {"better": "better", "worse": "worse"}.get(paired.standing, "could be chance")  # type: ignore[assignment]
     return ComparedCell(
-        model=model,
-        prompt=prompt,
+        model=key[0],
+        prompt=key[1],
+        variant=key[2],
         left=left,
         right=right,
         difference=difference,
-        se=se,
-        half_width=None if se is None else Z_95 * se,
-        verdict=_verdict(difference, se),
+        low=low,
+        high=high,
+        half_width=None if low is None or high is None else (high - low) / 2,
+        n_scenarios=paired.n_scenarios if paired is not None else 0,
+        verdict=verdict,
         seconds_ratio=ratio,
     )
-
-
-def _verdict(difference: float | None, se: float | None) -> Verdict | None:
-    """Is the change more than chance would make it?"""
-    if difference is None:
-        return None
-    if se is None:
-        return "unknown"
-    if abs(difference) <= Z_95 * se:
-        return "could be chance"
-    return "better" if difference > 0 else "worse"
 
 
 @router.get("/agreement/{experiment}", responses=documented(401, 404, 422, 502, 503))

@@ -83,7 +83,8 @@ async def metrics(api: Api) -> Response:
 async def openapi(request: Request) -> dict[str, Any]:
     """The OpenAPI document."""
     document: dict[str, Any] = request.app.openapi()
-    return document
+    prefix = request.scope.get("prefix")
+    return {**document, "servers": [{"url": prefix}]} if prefix else document
 
 
 @router.get("/docs", include_in_schema=False)
@@ -112,7 +113,7 @@ def _page(document: dict[str, Any]) -> str:
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>tipbench API</title>'
         '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/style.css"></head><body><main>'
         f"<h1>tipbench API {html.escape(document['info']['version'])}</h1>"
-        '<p>The same for machines: <a href="/openapi.json">/openapi.json</a>.</p>'
+        '<p>The same for machines: <a href="openapi.json">openapi.json</a>.</p>'
         f"{''.join(sections)}</main></body></html>"
     )
 

@@ -91,7 +91,7 @@ function figures(cell, board) {
       cell.tokens_per_s === null ? UNKNOWN : `${number(cell.tokens_per_s, 0)} tok/s`,
       `first token ${seconds(cell.ttft_s)}, a tip ${seconds(cell.seconds_per_tip)}`,
     ),
-    stat("Memory", bytes(cell.peak_memory_bytes), "at its peak"),
+    stat("Memory", bytes(cell.peak_memory_bytes), `at its peak${cell.memory_source ? ` (${cell.memory_source})` : ""}`),
     stat(
       "Length",
       cell.mean_words === null ? UNKNOWN : `${number(cell.mean_words, 0)} words`,

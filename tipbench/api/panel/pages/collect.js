@@ -301,8 +301,14 @@ class CollectView {
     const memory = needs && [
       `Needs about ${bytes(needs)}${limit ? ` of ${bytes(limit)}` : ""}`,
       limit && meter(`Memory of ${row.model}`, Math.min(1, needs / limit)),
+      limit && row.max_num_ctx && h("span", { class: "soft" }, `Fits with a context of up to ${row.max_num_ctx} tokens`),
     ];
-    const said = row.verdict === "allowed" ? memory : [sentence(row.verdict), row.allowed ? "" : "."];
+    const refusal = [
+      sentence(row.verdict),
+      row.allowed ? "" : ".",
+      limit && row.max_num_ctx ? ` It fits with a context of up to ${row.max_num_ctx} tokens.` : "",
+    ];
+    const said = row.verdict === "allowed" ? memory : refusal;
     const element = choice(
       {
         type: "checkbox",

@@ -108,7 +108,7 @@ function pairs(cells, left, right, scale) {
         ["left", "Model and prompt"],
         ["wide", term("First", left)],
         ["wide", term("Second", right)],
-        ["", term("Change", "second minus first, with the half width of its 95% interval")],
+        ["", term("Change", "second minus first, paired by scenario and judge, with limits that hold for all cells at once")],
         ["left wide", "First above second"],
         ["left", "Verdict"],
         ["wide", term("Time", "seconds per tip, second over first")],

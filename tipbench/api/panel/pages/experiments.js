@@ -17,7 +17,10 @@ export async function experimentsPage({ signal }) {
     content,
     head("Experiments", {
       lead: "Which small model, with which prompt? Each experiment collects tips, has them judged blind, and ranks what wrote them.",
-      actions: h("a", { class: "button primary", href: "#/collect" }, "Run collection"),
+      actions: [
+        h("a", { class: "button", href: "#/import" }, "Import"),
+        h("a", { class: "button primary", href: "#/collect" }, "Run collection"),
+      ],
     }),
     line,
     lists,

@@ -190,12 +190,9 @@ function downloads(experiment) {
     ["md", "Markdown"],
     ["json", "JSON"],
   ];
-  return kinds.map(([kind, label]) =>
-    h(
-      "a",
-      { class: "button compact", href: api.download(experiment, kind), download: `${experiment}.${kind}` },
-      h("span", { class: "hidden" }, "Download "),
-      label,
-    ),
+  const links = kinds.map(([kind, label]) => [api.download(experiment, kind), `${experiment}.${kind}`, label]);
+  links.push([api.table(experiment), `${experiment}-scores.csv`, "Scores"]);
+  return links.map(([href, download, label]) =>
+    h("a", { class: "button compact", href, download }, h("span", { class: "hidden" }, "Download "), label),
   );
 }

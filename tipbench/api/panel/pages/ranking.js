@@ -107,7 +107,12 @@ function row(cell, board, experiment, kind) {
       cell.n_failed ? h("span", { class: "error" }, ` ${cell.n_failed} failed`) : null,
     ),
     h("td", { class: "wide" }, number(cell.tokens_per_s, 0)),
-    h("td", { class: "wide" }, bytes(cell.peak_memory_bytes)),
+    h(
+      "td",
+      { class: "wide", title: cell.memory_source ?? "" },
+      bytes(cell.peak_memory_bytes),
+      cell.memory_source === "reported" ? h("span", { class: "soft small" }, " reported") : null,
+    ),
     h(
       "td",
       { class: "wide left" },

@@ -1,0 +1,212 @@
+"""A marker in every secret that tipbench can be told: it reaches those whom it is for, and no output, log, file or record."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.conftest import MlflowServer, clean_env, command_line, free_port
+from tests.fakes.ollama_server import FakeOllama, Fault
+from tests.integration.api.conftest import Serve, Server, serve  # noqa: F401 - a fixture
+from tests.integration.net.test_clients import answering
+from tipbench.net.secret import Secret
+
+pytestmark = pytest.mark.integration
+MARK = "zqMARKERqz"
+EXPERIMENT = "tip-bench-secrets"
+HELD = {
+    "OLLAMA_API_KEY": f"ollama-{MARK}\n",
+    "MLFLOW_TRACKING_TOKEN": f"token-{MARK}\n",
+    "MLFLOW_TRACKING_PASSWORD": f"password-{MARK}",
+    "MLFLOW_TRACKING_USERNAME": "ada",
+    "OPENAI_API_KEY": f"openai-{MARK}\r\n",
+    "TIPBENCH_AIRFLOW_PASSWORD": f"airflow-{MARK}",
+    "TIPBENCH_SESSION_SECRET": f"session-{MARK}",
+    "HTTPS_PROXY": f"http://me:{MARK}@127.0.0.1:9",
+}
+
+
+def with_password(url: str) -> str:
+    return url.replace("://", f"://ada:pass%40{MARK}@")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeOllama]:
+    server = FakeOllama().start()
+    yield server
+    server.stop()
+
+
+class Runner:
+    """Calls commands with every secret set, and looks at all that they say and leave."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls = 0
+
+    def __call__(self, *arguments: object, code: int | None = 0, **env: str) -> str:
+        self.calls += 1
+        outcome = self.folder / f"outcome-{self.calls}.json"
+        variables = (
+            clean_env(self.folder) | HELD | {"TIPBENCH_RESULT_FILE": str(outcome), "TIPBENCH_MLFLOW_RETRY_S": "1"} | env
+        )
+        done = subprocess.run(
+            command_line(*arguments), env=variables, capture_output=True, text=True, timeout=240, cwd=self.folder
+        )
+        said = done.stdout + done.stderr
+        assert MARK not in said, said
+        assert "Traceback" not in said, said
+        assert code is None or done.returncode == code, said
+        return said
+
+    def look(self, *folders: Path) -> None:
+        """No file that was written has the marker in it, nor in its name."""
+        for folder in (self.folder, *folders):
+            for path in folder.rglob("*"):
+                assert MARK not in str(path)
+                if path.is_file():
+                    assert MARK.encode() not in path.read_bytes(), path
+
+
+def test_no_command_shows_or_leaves_a_secret(fake: FakeOllama, own_mlflow: MlflowServer, tmp_path: Path) -> None:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    run = Runner(folder)
+    store = ("--mlflow-url", with_password(own_mlflow.url), "--experiment", EXPERIMENT)
+    ollama = ("--ollama-url", with_password(fake.url), "--models", "small:1b")
+    small = ("--prompts", "v1", "--n-scenarios", 2, "--n-tips", 1)
+    run("collect", *store, *ollama, *small)
+    said = run("judge", "export", *store, "--out", "judge.json")
+    assert "--mlflow-url" not in said or "USER:PASSWORD@" in said
+    run("judge", "score", "judge.json", "--with", "baseline", "--ollama-url", with_password(fake.url))
+    run("judge", "apply", "judge.json", "--mlflow-url", with_password(own_mlflow.url))
+    run("compare", *store, "--out", "report")
+    run("status", *store, "--json")
+    run("models", *ollama, "--mlflow-url", with_password(own_mlflow.url))
+    run("doctor", *ollama, *store, code=None)
+    run("run", *store, *ollama, *small, "--judge", "baseline", "--out", "again")
+    receipt = (folder / "report" / "leaderboard.json").read_text()
+    assert json.loads(receipt) and (folder / "report" / "report.html").exists()
+    run.look(own_mlflow.folder)
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 500, 503])
+def test_no_failure_shows_a_secret_even_when_the_server_says_it_back(status: int, tmp_path: Path) -> None:
+    run = Runner(tmp_path)
+    body = json.dumps(
+        {"error": f"no: {MARK} Bearer openai-{MARK}", "message": f"token-{MARK}", "detail": f"pass@{MARK}"}
+    )
+    echo = re.sub(f"(?<![-@])({MARK})", r"pass@\\1", body).encode()
+    with answering(status, echo, {"Location": f"https://u:{MARK}@x/"}) as server:
+        url = with_password(server.url)
+        run("compare", "--mlflow-url", url, code=None)
+        run("models", "--ollama-url", url, code=None) if status < 500 else None
+        file = tmp_path / "judge.json"
+        file.write_text("{}")
+        run("judge", "score", file, "--with", "openai:m", "--base-url", url, code=None)
+    run.look()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("collect", "--ollama-url", f"http://u:{MARK}/x@h"),
+        ("collect", "--ollama-url", f"http://u:80/{MARK}@h"),
+        ("collect", "--ollama-url", f"u:{MARK}@h:1"),
+        ("compare", "--mlflow-url", f"postgresql://u:{MARK}@h/db"),
+        ("compare", "--mlflow-url", f"u:{MARK}@h:5000"),
+        ("compare", "--mlflow-url", f"http://h/?token={MARK}"),
+        ("serve", "--airflow-url", f"http://u:{MARK}@h:99999"),
+        ("serve", "--mlflow-url", f"sqlite://u:{MARK}@h"),
+        ("doctor", "--ollama-url", f"https://u:{MARK}@127.0.0.1:9", "--mlflow-url", f"http://u:{MARK}@127.0.0.1:9"),
+    ],
+    ids=lambda value: " ".join(value[:2]),
+)
+def test_what_is_wrong_with_an_address_is_said_without_its_secrets(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    Runner(tmp_path)(*arguments, code=None)
+
+
+def test_what_serve_prints_and_its_routes_have_no_secret(
+    serve: Serve,  # noqa: F811 - the fixture
+    own_mlflow: MlflowServer,
+    fake: FakeOllama,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    port = free_port()
+    environment = clean_env(tmp_path) | HELD | {
+        "TIPBENCH_MLFLOW_URL": with_password(own_mlflow.url), "TIPBENCH_OLLAMA_URL": with_password(fake.url),
+        "TIPBENCH_MLFLOW_PUBLIC_URL": with_password("http://mlflow.example"), "TIPBENCH_STATE_DIR": str(tmp_path / "state"),
+        "TIPBENCH_SPOOL": str(tmp_path / "spool"),
+    }  # fmt: skip
+    log = tmp_path / "serve.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(command_line("serve", "--port", port), env=environment, stdout=out, stderr=out)
+    try:
+        token = ""
+        for _ in range(600):
+            found = re.search(r"Bearer ([\w-]+)", log.read_text())
+            if found:
+                token = found[1]
+            try:
+                if token and httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            threading.Event().wait(0.1)
+        client = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, timeout=120
+        )
+        answers = [client.get("/openapi.json")]
+        for path in answers[0].json()["paths"]:
+            if "stream" in path or "events" in path:
+                continue
+            filled = re.sub(r"\{[^}]*\}", EXPERIMENT, path)
+            answers.append(client.get(filled))
+        answers.append(client.post("/api/bench/run", json={"ollama_url": with_password(fake.url)}))
+        assert answers[-1].status_code == 422 and "password" in answers[-1].text
+        answers.append(client.post("/api/bench/run", json={"mlflow_url": f"http://u:{MARK}@h:x"}))
+        body: dict[str, Any] = {
+            "models": "small:1b", "prompts": "v1", "n_scenarios": 1, "n_tips": 1, "experiment": EXPERIMENT, "judge": "baseline",
+            "ollama_url": fake.url,
+        }  # fmt: skip
+        answers.append(client.post("/api/bench/run", json=body))
+        assert answers[-1].status_code in (200, 201, 202), answers[-1].text
+        for _ in range(600):
+            told = client.get(f"/api/bench/dag-runs/{answers[-1].json()['id']}")
+            if told.status_code != 200 or told.json()["state"] in ("success", "failed", "cancelled"):
+                break
+            threading.Event().wait(0.3)
+        answers.append(told)
+        for answer in answers:
+            assert MARK not in answer.text, answer.request.url
+            assert MARK not in str(answer.headers)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert MARK not in log.read_text() and MARK not in caplog.text
+    # One file may have it: what a stage of ours is told, which nobody but this user can read.
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and MARK.encode() in path.read_bytes():
+            assert path.name == "config.json" and path.stat().st_mode & 0o077 == 0, path
+    assert told.json()["state"] == "success", told.text
+
+
+def test_settings_show_nothing() -> None:
+    from tipbench.api.settings import from_environment
+
+    settings = from_environment(HELD | {"TIPBENCH_AIRFLOW_URL": with_password("http://airflow:8080")})
+    assert MARK not in repr(settings) + str(settings) and isinstance(settings.airflow_password, Secret)
+    assert os.environ.get("TIPBENCH_AIRFLOW_PASSWORD") is None
+    assert Server is not None and Fault is not None

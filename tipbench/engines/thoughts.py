@@ -1,0 +1,87 @@
+"""A model's thoughts are no part of its answer, wherever it writes them down: told apart here, whatever the spelling.
+
+`think: false` keeps most models from it, and Ollama takes the thoughts of those it knows into a field of their own. The others
+write them into the text, where they would be judged as the tip, and give the model away.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tipbench.engines.base import EmptyAnswer
+
+_WORDS = r"(?:think|thinking|thought|thoughts|reasoning|reflection|seed:think|scratchpad)"
+_PAIRS = (
+    (rf"<\s*{_WORDS}\b[^<>\n]{{0,80}}>", rf"<\s*/\s*{_WORDS}\s*>"),
+    (r"\[THINK\]", r"\[/THINK\]"),
+    ("◁think▷", "◁/think▷"),
+    (r"<\|\s*begin_of_thought\s*\|>", r"<\|\s*end_of_thought\s*\|>"),
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
+    (r"<\|channel\|>\s*(?:analysis|commentary)\b", r"<\|channel\|>\s*final\b[^<]{0,40}(?:<\|message\|>)?"),
+    (r"<unused94>", r"<unused95>"),
+)
+_OPEN = re.compile("|".join(f"(?P<o{i}>{begin})" for i, (begin, _) in enumerate(_PAIRS)), re.IGNORECASE)
+_CLOSE = [re.compile(end, re.IGNORECASE) for _, end in _PAIRS]
+_ANY_CLOSE = re.compile("|".join(f"(?:{end})" for _, end in _PAIRS), re.IGNORECASE)
+_MARKS = re.compile(
+    r"<\|(?:message|end|return|start|begin_of_solution|end_of_solution|START_RESPONSE|END_RESPONSE)\|>(?:assistant\b)?|"
+    r"</?\s*(?:answer|response|solution|final_answer)\s*>",
+    re.IGNORECASE,
+)
+
+
+def answer_in(model: str, text: str, thought: bool = False) -> str:
+    """What a model said, without its thoughts; `thought` tells that the server put some aside. Raises EmptyAnswer when nothing is left."""
+    answer, unfinished = without_thoughts(text)
+    if answer.strip():
+        return answer
+    spent = ": it spent its tokens on thoughts, though it was told not to think" if thought or answer != text else ""
+    more = "; give it more of them (--num-predict), or take a model that does not think" if unfinished else ""
+    raise EmptyAnswer(f"{model} answered without any text{spent}{more}")
+
+
+def without_thoughts(text: str) -> tuple[str, bool]:
+    """The answer alone, and whether a thought was begun and never ended (all that follows its beginning is taken for it).
+
+    An end without a beginning ends a thought, too: some chat templates write the beginning themselves. Text that has no thought
+    in it comes back as it was, to the letter.
+    """
+    if not _OPEN.search(text) and not _ANY_CLOSE.search(text):
+        return text, False
+    kept: list[str] = []
+    place, unfinished = 0, False
+    while True:
+        begin = _OPEN.search(text, place)
+        end = _ANY_CLOSE.search(text, place)
+        if end is not None and (begin is None or end.start() < begin.start()):
+            # Ended without a beginning: what came before was thought, from the start of the text.
+            kept, place = [], end.end()
+            continue
+        if begin is None:
+            kept.append(text[place:])
+            break
+        kept.append(text[place : begin.start()])
+        close = _end_of(text, begin)
+        if close is None:
+            unfinished = True
+            break
+        place = close
+    return _MARKS.sub("", "".join(kept)).strip(), unfinished
+
+
+def _end_of(text: str, begin: re.Match[str]) -> int | None:
+    """Where the thought that `begin` opens is over, thoughts inside it included; None when it never is."""
+    kind = next(i for i in range(len(_PAIRS)) if begin.group(f"o{i}") is not None)
+    opens, closes = re.compile(_PAIRS[kind][0], re.IGNORECASE), _CLOSE[kind]
+    depth, place = 1, begin.end()
+    while depth:
+        close = closes.search(text, place)
+        if close is None:
+            # Only a thought inside it was ended: the last end that there is counts.
+            return place if place > begin.end() and depth else None
+        again = opens.search(text, place)
+        if again is not None and again.start() < close.start() and kind != 5:
+            depth, place = depth + 1, again.end()
+            continue
+        depth, place = depth - 1, close.end()
+    return place

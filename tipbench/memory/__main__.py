@@ -1,0 +1,5 @@
+"""`python -m tipbench.memory`: the sidecar."""
+
+from tipbench.memory.sidecar import main
+
+main()
