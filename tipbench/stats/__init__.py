@@ -7,6 +7,7 @@ independent, so the unit is always the scenario: its mean score per cell goes in
 
 from __future__ import annotations
 
+from tipbench.stats.alt_test import AltTest, alternative_annotator_test
 from tipbench.stats.cells import Comparison, compare_cells, differences_to_leader, pareto_front
 from tipbench.stats.effects import (
     MIN_SHARED_SCENARIOS,
@@ -44,6 +45,7 @@ __all__ = [
     "SD_JUDGE",
     "SD_TIP",
     "AllPairs",
+    "AltTest",
     "Bias",
     "Choice",
     "Comparison",
@@ -54,6 +56,7 @@ __all__ = [
     "Scale",
     "TooFewReferences",
     "VarianceComponents",
+    "alternative_annotator_test",
     "bias",
     "choose",
     "clustered_se",
