@@ -77,7 +77,9 @@ def part(
     return some
 
 
-@pytest.mark.parametrize("seed", range(1, 7))  # with seed 0 the complete judge alone finds a difference: one draw in 20 may
+@pytest.mark.parametrize(
+    "seed", range(1, 7)
+)  # with seed 0 the complete judge alone finds a difference: one draw in 20 may
 def test_a_second_more_lenient_judge_of_one_model_leaves_two_equal_models_tied(seed: int) -> None:
     there = world(2, 8, 5, seed)
     judges = {("anna", "human"): scored(there, 1), ("ben", "human"): part(scored(there, 2, lenient=1.0), cells=(0,))}
