@@ -114,12 +114,26 @@ class Config:
         "", "Folder with prompt files of your own (NAME.yaml); --prompts FOLDER takes all of them.", path=True
     )
     rubric: str = key("", "YAML file with a rubric of your own.", path=True)
+    pull: bool = key(False, "Pull models that Ollama does not have yet, if the policy allows them.")
+    until: str = key(
+        "all",
+        "all: every scenario for every cell. sure: in rounds, dropping cells that are shown to be worse, until the answer is sure.",
+        choices=("all", "sure"),
+    )
+    block: int = key(4, "Scenarios in a round, with until = sure.", minimum=1, maximum=10_000)
     margin: float = key(
         0.0,
-        "Points that do not matter: behind the best, a cell is still good enough; 0 means 7.5 % of the scale's range (0.3 on 1-5), for --against 0.25.",
+        "Points that do not matter: a cell this near to the best is good enough, and with until = sure, cells that are shown to be this "
+        "near to each other end the race. 0 means 7.5 % of the scale's range (0.3 on 1-5).",
         minimum=0.0,
+        maximum=100.0,
     )
-    pull: bool = key(False, "Pull models that Ollama does not have yet, if the policy allows them.")
+    cells: str = key(
+        "",
+        "Only these cells, comma-separated: MODEL|PROMPT,...; empty means all of models x prompts.",
+        pattern=r"^\s*[^|,]+\|[^|,]+(,[^|,]+\|[^|,]+)*,?\s*$",
+        shape="write it like qwen2.5:0.5b|v1,gemma3:1b|v2-mentor",
+    )
     spool: str = key(
         "",
         "Folder that keeps finished cells until MLflow has them. Default: tipbench/spool in the user's state folder.",
@@ -152,6 +166,12 @@ class Config:
     def prompt_list(self) -> tuple[str, ...]:
         """The prompt names in the order given, without repeats."""
         return split_list(self.prompts)
+
+    @property
+    def cell_list(self) -> frozenset[tuple[str, str]]:
+        """(model, prompt) of the cells asked for; empty means all."""
+        pairs = (part.partition("|") for part in split_list(self.cells))
+        return frozenset((model.strip(), prompt.strip()) for model, _, prompt in pairs)
 
     @property
     def ollama_urls(self) -> tuple[Address, ...]:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import FILLED, MODEL, Panel, Visit
+from tests.browser.conftest import FILLED, MODEL, Panel, Visit, run_to_the_end
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
 
 PAGES = {
     "experiments": "#/",
@@ -23,6 +23,7 @@ PAGES = {
     "judge": f"#/judge/{FILLED}?scope=all",
     "judge-name": f"#/judge/{FILLED}?rename",
     "judge-done": f"#/judge/{FILLED}",
+    "status": f"#/status/{FILLED}",
     "compare": f"#/compare?a={FILLED}&b=tip-bench-second",
     "import": "#/import",
     "run": "#/run/",
@@ -34,34 +35,15 @@ PAGES = {
 @pytest.fixture(scope="module")
 def run_id(panel: Panel) -> str:
     """A run that is over; it also makes a second experiment to compare with."""
-    import time
-
-    import httpx
-
-    from tests.browser.conftest import TOKEN
-
-    body = {
-        "experiment": "tip-bench-second",
-        "models": MODEL,
-        "prompts": "v1,v2-mentor",
-        "n_scenarios": 2,
-        "n_tips": 1,
-        "judge": "baseline",
-    }
-    headers = {"Authorization": f"Bearer {TOKEN}", "Idempotency-Key": "second"}
-    deadline = time.monotonic() + 200
-    while True:
-        answer = httpx.post(f"{panel.url}/api/bench/run", json=body, headers=headers, timeout=60)
-        if answer.status_code != 409 or time.monotonic() > deadline:  # another test's collection is under way
-            break
-        time.sleep(1)
-    assert answer.status_code == 202, answer.text
-    found = str(answer.json()["id"])
-    while (run := panel.get(f"bench/dag-runs/{found}").json())["ended_at"] is None:
-        assert time.monotonic() < deadline, run
-        time.sleep(0.5)
-    assert run["state"] == "success", run
-    return found
+    return run_to_the_end(
+        panel,
+        experiment="tip-bench-second",
+        models=MODEL,
+        prompts="v1,v2-mentor",
+        n_scenarios=2,
+        n_tips=1,
+        judge="baseline",
+    )
 
 
 def place(name: str, run_id: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.conftest import FILLED, MODEL, TOKEN, Panel, Visit, environment, serving
+from tests.browser.conftest import FILLED, MODEL, TOKEN, Panel, Visit, environment, run_to_the_end, serving
 from tests.browsing import judge_all, wait_saved
 
 if TYPE_CHECKING:
@@ -347,6 +347,52 @@ def test_a_tip_is_text_whatever_it_says(visit: Visit) -> None:
     assert page.locator(".tip").inner_text() == evil
     assert page.locator(".tip *").count() == 0
     assert page.title() != "broken"
+
+
+# -- what counts -----------------------------------------------------------------------------------
+
+
+def test_the_status_says_what_is_judged_by_whom_and_what_waits(visit: Visit) -> None:
+    page = visit(f"#/leaderboard/{FILLED}")
+    page.get_by_role("navigation", name=FILLED).get_by_role("link", name="Status").click()
+    tile = page.locator(".stats > div")
+    assert tile.filter(has_text="Counted").locator("dd").inner_text().startswith("6")
+    # The baseline has scored everything, and stands for nobody.
+    assert page.get_by_role("row", name=re.compile("^baseline")).inner_text().split()[-2:] == ["6", "12"]
+    page.get_by_label("Judged by").select_option("baseline")
+    page.locator(".stats > div", has_text="Judged").filter(has_text="6").wait_for()
+    assert tile.filter(has_text="Pending").locator("dd").inner_text() == "0"
+
+
+def test_the_same_names_with_other_options_are_rows_of_their_own(panel: Panel, visit: Visit) -> None:
+    experiment = "tip-bench-warm-and-cold"
+    for temperature in (0.1, 1.2):
+        run_to_the_end(
+            panel,
+            experiment=experiment,
+            models=MODEL,
+            prompts="v1",
+            n_scenarios=1,
+            n_tips=1,
+            temperature=temperature,
+            judge="baseline",
+        )
+    page = visit(f"#/leaderboard/{experiment}")
+    rows = page.get_by_role("region", name="Ranking").locator("tbody tr").filter(has_text=MODEL)
+    rows.first.wait_for()
+    said = rows.all_inner_texts()
+    assert len(said) == 2 and sorted("0.1" in one for one in said) == sorted("1.2" in one for one in said) == [
+        False,
+        True,
+    ]
+    tips = set()
+    for n in range(2):
+        page.goto(f"{panel.url}/#/leaderboard/{experiment}")
+        rows.nth(n).get_by_role("link").click()
+        page.locator(".tipcard blockquote").wait_for()
+        assert page.locator(".tipcard").count() == 1
+        tips.add(page.locator(".tipcard blockquote").inner_text())
+    assert len(tips) == 2, "each row leads to what it wrote"
 
 
 # -- when something is in the way ------------------------------------------------------------------

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture
@@ -165,7 +165,8 @@ def test_the_next_tip_is_one_without_scores_and_counts_do_not_move_their_total(p
     assert found == [["x", "y", "z"], None, {"total": 3, "done": 3, "left": 0, "others": 0, "pending": 3}]
 
 
-def test_words_go_with_the_scores_and_by_themselves_when_those_are_saved(page: Page) -> None:
+def test_words_go_with_the_scores(page: Page) -> None:
+    """Typed before the last score; for a tip that is saved, before the score that is changed."""
     found = queue(
         page,
         """const q = make(["x", "y"]);
@@ -175,13 +176,15 @@ def test_words_go_with_the_scores_and_by_themselves_when_those_are_saved(page: P
         q.score(0, 1);
         q.score(1, 2);
         await q.work;
-        q.explain(x, "too long");
+        q.move(-1);
         q.explain(x, "rude");
+        const idle = [q.waiting, kept.has("drafts")];
+        q.score(0, 0);
         await q.work;
-        return [before, sent, kept.has("drafts")];""",
+        return [before, idle, sent, kept.has("drafts")];""",
     )
-    scores = {"a": 1, "b": 2}
-    assert found == ["too long", [["x", scores, "too long"], ["x", scores, "rude"]], False]
+    sent = [["x", {"a": 1, "b": 2}, "too long"], ["x", {"a": 0, "b": 2}, "rude"]]
+    assert found == ["too long", [0, False], sent, False]
 
 
 def test_what_the_api_did_not_take_is_sent_on_the_next_visit(page: Page) -> None:

@@ -300,12 +300,13 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
 
 
 def test_two_collectors_on_one_spool_do_not_save_twice(fake: FakeOllama, mlflow_url: str, tmp_path: Path) -> None:
-    fake.delay = 0.1
+    fake.delay = 2.0  # the first one is at work until the second one has ended
     command = command_line(*arguments(fake, mlflow_url, "tip-bench-two", "--n-scenarios", 2))
     first = subprocess.Popen(command, env=clean_env(tmp_path), stderr=subprocess.PIPE, text=True)
     assert first.stderr is not None
     first.stderr.readline()
     second = subprocess.run(command, env=clean_env(tmp_path), capture_output=True, text=True, check=False)
+    fake.delay = 0.0
     first.communicate(timeout=60)
     assert first.returncode == 0
     assert second.returncode == 5 and "another tipbench collect" in second.stderr

@@ -310,6 +310,10 @@ class Rubric(_Strict):
         """Content hash of `judge_view()`."""
         return content_hash(self.judge_view())
 
+    def margin(self, asked: float = 0.0) -> float:
+        """The largest loss that does not matter, in points: `asked`, or with 0 a 7.5 % of the scale's range (0.3 on 1-5)."""
+        return asked or 0.075 * (self.scale_max - self.scale_min)
+
     @property
     def weights(self) -> dict[str, float]:
         """criterion id -> weight, as written."""

@@ -10,7 +10,7 @@ from tipbench.cli.collecting import collect
 from tipbench.cli.comparing import compare
 from tipbench.cli.interchange import export_scores, import_table
 from tipbench.cli.judging import judge
-from tipbench.cli.looking import doctor, models, plan, schema, status
+from tipbench.cli.looking import doctor, models, next_, plan, schema, status
 from tipbench.cli.root import EXIT_CODES, EXIT_INTERRUPTED, cli
 from tipbench.cli.running import run
 from tipbench.cli.serving import serve
@@ -23,6 +23,7 @@ for _command in (
     import_table,
     judge,
     status,
+    next_,
     compare,
     export_scores,
     run,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     short_help="Rank the cells: the leaderboard with error bars.",
     epilog="\b\nExample:\n  tipbench compare --experiment tip-bench-auto --out report/",
 )
-@config_options("experiment", "mlflow_url", "rubric", "notify_url", "margin")
+@config_options("experiment", "mlflow_url", "rubric", "margin", "notify_url")
 @click.option(
     "--out", type=click.Path(file_okay=False), help="Folder for leaderboard.json, leaderboard.md and report.html."
 )
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option("--prefer", type=click.Choice(["memory", "speed"]), default="memory", show_default=True,
               help="What makes a cell cheap, among those that are good enough.")  # fmt: skip
 @click.option(
-    "--schema", type=click.IntRange(1, 2), default=2, show_default=True, help="Version of the leaderboard's JSON."
+    "--schema", type=whole_number(1, 2), default=2, show_default=True, help="Version of the leaderboard's JSON."
 )
 @click.option("--seed", type=whole_number(0, 2**31 - 1), default=0, show_default=True, help="Seed of the bootstrap.")
 @click.option("--versions", type=click.Choice(["current", "all"]), default="current", show_default=True,
@@ -69,7 +69,7 @@ def compare(
     With --against, a gate: every cell that both experiments have, paired by scenario, under the same rubric and judges.
     """
     if against is not None:
-        sys.exit(gate_cells(config, out, weights, judges, scores, against, fail_on, config.margin or None, as_json))
+        sys.exit(gate_cells(config, out, weights, judges, scores, against, fail_on, as_json))
     if fail_on is not None:
         raise InputError("--fail-on needs --against EXPERIMENT")
     result = compare_cells(
@@ -109,6 +109,7 @@ def compare_cells(
     from pathlib import Path
 
     from tipbench.catalog import load_rubric
+    from tipbench.leaderboard.model import to_json
     from tipbench.notice import board_ready
     from tipbench.stages import compare as stage
 
@@ -135,7 +136,7 @@ def compare_cells(
     if out is not None:
         from tipbench.files import write_whole
 
-        body = result.leaderboard.model_dump_json(by_alias=True, indent=2) + "\n"
+        body = to_json(result.leaderboard, schema) + "\n"
         for name, content in (
             ("leaderboard.json", body),
             ("leaderboard.md", result.markdown),
@@ -153,7 +154,6 @@ def gate_cells(
     scores: Literal["whole", "expected"],
     against: str,
     fail_on: Literal["worse", "not-shown-within-margin"] | None,
-    margin: float | None,
     as_json: bool,
 ) -> int:
     """The gate: found, shown and written; its exit code."""
@@ -163,14 +163,15 @@ def gate_cells(
     from tipbench.leaderboard.gate import render, to_markdown
     from tipbench.stages import gate as stage
 
+    rubric = load_rubric(config.rubric or None)
     with store_of(config) as store:
         gate = stage.run(
             config.experiment,
             against,
             store,
-            load_rubric(config.rubric or None),
+            rubric,
             fail_on=fail_on,
-            margin=stage.MARGIN if margin is None else margin,
+            margin=rubric.margin(config.margin),
             weights=parse_weights(weights),
             judges=judges,
             scores=scores,

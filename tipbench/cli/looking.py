@@ -79,6 +79,42 @@ def status(config: Config, asked_for: str, as_json: bool) -> None:
 
 @click.command(
     cls=Command,
+    name="next",
+    short_help="What an experiment in rounds needs next, or why it stops.",
+    epilog="\b\nExample:\n  tipbench next --experiment tip-bench-auto",
+)
+@config_options("experiment", "mlflow_url", "rubric", "margin")
+@click.option("--take-back", default="", metavar="MODEL|PROMPT",
+              help="Put a cell that was dropped into the race again. It is recorded, and it has to catch up.")  # fmt: skip
+@click.option("--as", "name", default="", help="Your name, for the record of --take-back.")
+@click.option("--reason", default="", help="Why, for the record of --take-back.")
+@json_option
+def next_(config: Config, take_back: str, name: str, reason: str, as_json: bool) -> None:
+    """What to do next in an experiment with until = sure, and why: these cells, this block, or stop."""
+    from tipbench.catalog import load_rubric
+    from tipbench.stages import next as stage
+
+    if take_back and not name:
+        raise click.UsageError("--take-back needs --as YOUR_NAME: it is recorded")
+    rubric = load_rubric(config.rubric or None)
+    with store_of(config) as store:
+        result = stage.run(
+            config.experiment,
+            store,
+            rubric,
+            margin=rubric.margin(config.margin),
+            take_back=take_back,
+            by=name,
+            reason=reason,
+        )
+    if as_json:
+        click.echo(result.model_dump_json(by_alias=True, indent=2))
+    else:
+        stage.render(result, console())
+
+
+@click.command(
+    cls=Command,
     short_help="How small a difference a design could detect.",
     epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
 )

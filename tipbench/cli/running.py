@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,11 +19,17 @@ from tipbench.cli.options import (
     repeats_option,
     weights_option,
 )
-from tipbench.cli.printing import me, where
+from tipbench.cli.printing import console, me, where
 from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
 from tipbench.config import Config
 from tipbench.errors import EXIT_SOME_FAILED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tipbench.counting.judged import Asked
+    from tipbench.stages.score import ScoreResult
 
 
 @click.command(cls=Command, epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
@@ -49,50 +55,20 @@ def run(
     judge_parallel: int | None,
     **engine: Any,
 ) -> None:
-    """Everything in one go: collect, export, score, apply, compare."""
+    """Everything in one go: collect, export, score, apply, compare; with --until sure, round after round until it is sure."""
     from pathlib import Path
-
-    from tipbench.catalog import load_rubric
-    from tipbench.counting.judged import BASELINE, MANUAL, Asked
-    from tipbench.judging.validate import write_exchange
-    from tipbench.stages import export
 
     folder, file = Path(out), Path(out) / "judge.json"
     folder.mkdir(parents=True, exist_ok=True)
-    collected = collect_cells(config, quiet=as_json)
-    if not as_json:
-        say_collected(collected)
-    with store_of(config) as store:
-        judge_name = None if spec == "terminal" and name is None else name_of_judge(spec, name)
-        asked: Asked | None
-        if spec == "terminal":
-            asked = Asked(name) if name else Asked(MANUAL)
-        elif spec == BASELINE:
-            asked = Asked(BASELINE)
-        else:
-            asked = asked_judge(config, spec, **engine)
-        exported = export.run(
-            config.experiment,
-            store,
-            load_rubric(config.rubric or None),
-            judge=judge_name,
-            asked=asked,
-            repeats=repeats,
-        )
-    scored = None
-    if exported.n_items:
-        # An interrupted run is resumed: a file that was begun for the same export keeps its scores, and another's is kept aside.
-        if not put_aside(file, exported.exchange.export_id):
-            write_exchange(exported.exchange, file)
-        scored = score_file(config, str(file), spec, name, quiet=as_json, judge_parallel=judge_parallel, **engine)
-        applied = apply_file(config, str(file))
-        if not as_json:
-            say_scored(scored)
-            say_applied(applied, dry_run=False)
-    elif not as_json:
-        click.echo(
-            f"Nothing is pending: {judge_name or 'a person or an agent'} has scored all {exported.n_candidates} tips."
-        )
+    failed = False
+    while True:
+        collected = collect_cells(config, quiet=as_json)
+        if not as_json and (collected.planned or config.until == "all"):
+            say_collected(collected)
+        scored = _judge_pending(config, spec, name, file, repeats, as_json, judge_parallel, engine)
+        failed = failed or bool(collected.failed) or bool(scored and scored.failures)
+        if config.until == "all" or not _goes_on(config, spec, name, engine, as_json):
+            break
     result = compare_cells(config, out, weights, (), config.seed)
     if as_json:
         click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
@@ -104,4 +80,75 @@ def run(
                 f"These scores are the baseline judge's (text statistics). To judge for real: {me()} judge export "
                 f"--experiment {config.experiment} --judge YOU --out mine.json{where(config, 'rubric')}"
             )
-    sys.exit(EXIT_SOME_FAILED if collected.failed or (scored and scored.failures) else 0)
+    sys.exit(EXIT_SOME_FAILED if failed else 0)
+
+
+def _asked(config: Config, spec: str, name: str | None, engine: dict[str, Any]) -> Asked | None:
+    """Who is asked by `--judge`."""
+    from tipbench.counting.judged import BASELINE, MANUAL, Asked
+
+    if spec == "terminal":
+        return Asked(name) if name else Asked(MANUAL)
+    return Asked(BASELINE) if spec == BASELINE else asked_judge(config, spec, **engine)
+
+
+def _judge_pending(
+    config: Config,
+    spec: str,
+    name: str | None,
+    file: Path,
+    repeats: float,
+    quiet: bool,
+    parallel: int | None,
+    engine: dict[str, Any],
+) -> ScoreResult | None:
+    """Export what is pending, have it scored, and apply it; None when nothing was."""
+    from tipbench.catalog import load_rubric
+    from tipbench.judging.validate import write_exchange
+    from tipbench.stages import export
+
+    judge_name = None if spec == "terminal" and name is None else name_of_judge(spec, name)
+    with store_of(config) as store:
+        exported = export.run(
+            config.experiment,
+            store,
+            load_rubric(config.rubric or None),
+            judge=judge_name,
+            asked=_asked(config, spec, name, engine),
+            repeats=repeats,
+        )
+    if not exported.n_items:
+        if not quiet:
+            who = judge_name or "a person or an agent"
+            click.echo(f"Nothing is pending: {who} has scored all {exported.n_candidates} tips.")
+        return None
+    # An interrupted run is resumed: a file that was begun for the same export keeps its scores, and another's is kept aside.
+    if not put_aside(file, exported.exchange.export_id):
+        write_exchange(exported.exchange, file)
+    scored = score_file(config, str(file), spec, name, quiet=quiet, judge_parallel=parallel, **engine)
+    applied = apply_file(config, str(file))
+    if not quiet:
+        say_scored(scored)
+        say_applied(applied, dry_run=False)
+    return scored
+
+
+def _goes_on(config: Config, spec: str, name: str | None, engine: dict[str, Any], quiet: bool) -> bool:
+    """Take the looks that the scores allow, say what they decided, and whether there is another round."""
+    from tipbench.catalog import load_rubric
+    from tipbench.stages import next as stage
+
+    rubric = load_rubric(config.rubric or None)
+    with store_of(config) as store:
+        result = stage.run(
+            config.experiment,
+            store,
+            rubric,
+            margin=rubric.margin(config.margin),
+            asked=_asked(config, spec, name, engine),
+        )
+    if not quiet:
+        stage.render(result, console())
+        if result.action == "judge":
+            click.echo("Not all tips of this round are scored; the same command goes on from here.")
+    return result.action == "collect"

@@ -5,8 +5,8 @@ Carrying it out needs no way back to any of these.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from tipbench.catalog import Prompt, Scenario, content_hash
@@ -79,6 +79,8 @@ def make_plan(
     for block in blocks:
         digest = block.facts.digest if block.facts else ""
         for prompt in prompts:
+            if config.cell_list and (block.model, prompt.name) not in config.cell_list:
+                continue
             for scenario in scenarios:
                 params = {
                     **_options(config),
@@ -111,6 +113,18 @@ def tight(cells: Iterable[Cell], num_ctx: int) -> list[str]:
         for name, tokens in longest.items()
         if tokens > num_ctx
     ]
+
+
+def row_id(cell: Cell) -> str:
+    """The id of the board's row that a cell belongs to."""
+    digest = cell.params["model_digest"] or unknown(cell.planned.model)
+    return Row(digest, cell.params["prompt_hash"], tuple(cell.params[name] for name in OPTIONS)).id
+
+
+def narrowed(config: Config, plan: Plan, wanted: Callable[[Cell], bool]) -> Plan:
+    """The plan with only the cells that are wanted now."""
+    cells = tuple(cell for cell in plan.cells if wanted(cell))
+    return replace(plan, cells=cells, collection_id=_collection_id(config, cells, plan.refused))
 
 
 def _options(config: Config) -> dict[str, str]:

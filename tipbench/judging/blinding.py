@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 MASK = "█████"
@@ -22,17 +22,26 @@ class Blinded:
 
 
 def blind(
-    candidates: Sequence[tuple[str, int]], secret: str, *, seed: int, salt: str, repeats: float
+    candidates: Sequence[tuple[str, int]],
+    secret: str,
+    *,
+    seed: int,
+    salt: str,
+    repeats: float,
+    blocks: Mapping[str, int] | None = None,
 ) -> tuple[Blinded, ...]:
     """Candidates (run id, index) in a secret order under opaque ids, with `repeats` (a share, 0-1) shown twice.
 
     The same secret, seed and salt give the same file; without the secret neither ids nor order can be
     computed from run ids. A repeat stands in the second half and its first showing in the first half, so that
-    a judge has had time to forget it.
+    a judge has had time to forget it. `blocks` (run id -> number) puts lower blocks first.
     """
     rng = random.Random(_digest(secret, "order", str(seed), salt))
     order = sorted(candidates)
     rng.shuffle(order)
+    if blocks:
+        # Block by block, shuffled inside: a judge who stops anywhere leaves whole blocks, and cells that are alike in scenarios.
+        order.sort(key=lambda one: blocks.get(one[0], 0))
     items = [Blinded(_digest(secret, salt, str(seed), run, str(i), "first")[:16], run, i, False) for run, i in order]
     half = (len(items) + 1) // 2
     n_repeats = min(half, round(len(items) * repeats + 0.5 - 1e-9)) if repeats > 0 else 0

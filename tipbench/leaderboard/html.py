@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from tipbench.leaderboard import words
 from tipbench.leaderboard.model import Cell, Leaderboard, ReportTip
-from tipbench.leaderboard.plots import forest_plot, tradeoff_plots
+from tipbench.leaderboard.plots import forest_plot, race_plot, tradeoff_plots
 
 
 def to_html(board: Leaderboard, tips: Sequence[ReportTip] = (), hint: str = "") -> str:
@@ -26,8 +26,9 @@ def to_html(board: Leaderboard, tips: Sequence[ReportTip] = (), hint: str = "") 
         board=board,
         hint=hint,
         words=words,
-        # Both figures escape every name that goes into them; the template must not escape their markup again.
+        # All figures escape every name that goes into them; the template must not escape their markup again.
         forest=Markup(forest_plot(board)),  # noqa: S704
+        race=Markup(race_plot(board)),  # noqa: S704
         tradeoff=Markup(tradeoff_plots(board)),  # noqa: S704
         bar=lambda cell: _bar(board, cell),
         tips=lambda cell: by_cell.get((cell.model, cell.prompt, cell.variant), []),

@@ -71,6 +71,10 @@ class Cell(_Frozen):
     p_best: float | None = Field(ge=0, le=1)
     diff_to_best: Difference
     tied_with_best: bool | None = Field(description="the difference to the leader could be chance")
+    dropped_at: int | None = Field(
+        default=None, description="in rounds: the look at which it left; null while it is in"
+    )
+    dropped_why: str = Field(default="", description="in rounds: why it left, in words")
     n_scenarios: int
     n_expected: int = Field(description="candidates that the design asked for")
     n_candidates: int
@@ -144,6 +148,36 @@ class Refusal(_Frozen):
     reason: str
 
 
+class RaceStepCell(_Frozen):
+    """A cell that was in at a look, over the scenarios seen until then; the interval is the cell's own, of that moment."""
+
+    model: str
+    prompt: str
+    composite: float
+    ci_low: float | None
+    ci_high: float | None
+
+
+class RaceStep(_Frozen):
+    """One look of a race."""
+
+    look: int
+    n_scenarios: int
+    cells: tuple[RaceStepCell, ...]
+
+
+class Race(_Frozen):
+    """An experiment in rounds: how far it is, and how it ended."""
+
+    looks_taken: int
+    looks_planned: int
+    stop: Literal["one left", "within margin", "used up", "nothing scored"] | None
+    reason: str = Field(description="the end in a sentence")
+    work: float = Field(description="cells collected, as a share of all cells on all scenarios")
+    margin: float = Field(description="differences below this are as good as none; 0 for never")
+    steps: tuple[RaceStep, ...]
+
+
 class Reference(_Frozen):
     """The judges whose opinion the board estimates, and from how much of it."""
 
@@ -204,6 +238,7 @@ class Leaderboard(_Frozen):
     warnings: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
     receipt: dict[str, str] = Field(default_factory=dict, description="engine, versions, digests, catalog hashes")
+    race: Race | None = Field(default=None, description="how a race in rounds went; null for other experiments")
     cells: tuple[Cell, ...]
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)

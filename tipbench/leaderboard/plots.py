@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -69,6 +70,51 @@ def forest_plot(board: Leaderboard) -> str:
 
     height = 1.0 + 0.38 * len(cells)
     return _svg(draw, (8.0, height), "forest", f"Composite score with interval of {len(cells)} cells, best on top")
+
+
+def race_plot(board: Leaderboard) -> str:
+    """Composite and interval of every cell over the looks of a race; empty for an experiment without rounds."""
+    if board.race is None or not board.race.steps:
+        return ""
+    steps = board.race.steps
+    colors = _colors(board)
+    names = list(dict.fromkeys((c.model, c.prompt) for step in steps for c in step.cells))
+    out = {(c.model, c.prompt) for c in board.cells if c.dropped_at}
+    width = 0.6 * min((b.n_scenarios - a.n_scenarios for a, b in pairwise(steps)), default=steps[0].n_scenarios)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.add_subplot()
+        for i, name in enumerate(names):
+            shift = (i - (len(names) - 1) / 2) * width / max(len(names), 2)
+            points = [(s.n_scenarios + shift, c) for s in steps for c in s.cells if (c.model, c.prompt) == name]
+            color, marker = colors.get(name[0], (INK, "o"))
+            face = "none" if name in out else color
+            axes.plot([x for x, _ in points], [c.composite for _, c in points], color=color, linewidth=1, alpha=0.6)
+            for x, c in points:
+                if c.ci_low is not None and c.ci_high is not None:
+                    axes.plot([x, x], [c.ci_low, c.ci_high], color=color, linewidth=1.5, alpha=0.6)
+                axes.plot(
+                    [x], [c.composite], marker=marker, color=color, markerfacecolor=face, markersize=6, linestyle=""
+                )
+            x, last = points[-1]
+            axes.annotate(
+                f"{_short(name[0], 16)} {_short(name[1], 12)}",
+                (x, last.composite),
+                xytext=(6, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+        axes.set_xticks([s.n_scenarios for s in steps])
+        axes.set_xlim(steps[0].n_scenarios - width, steps[-1].n_scenarios * 1.15 + width)
+        axes.set_ylim(board.scale_min, board.scale_max)
+        axes.set_xlabel("scenarios seen")
+        axes.set_ylabel("composite")
+        axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+
+    return _svg(
+        draw, (8.0, 4.2), "race", f"Composite score with interval of {len(names)} cells over {len(steps)} looks"
+    )
 
 
 def tradeoff_plots(board: Leaderboard, *, narrow: bool = False) -> str:

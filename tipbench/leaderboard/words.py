@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tipbench.leaderboard.model import Cell, JudgeBias, Leaderboard, Nearest, Recommended, Reference
+from tipbench.leaderboard.model import Cell, JudgeBias, Leaderboard, Nearest, Race, Recommended, Reference
 
 UNKNOWN = "–"
 
@@ -91,6 +91,8 @@ def verdict(cell: Cell) -> str:
         return "not ranked" if cell.unranked else "not judged"
     if cell.rank == 1:
         return "leads"
+    if cell.dropped_at is not None:
+        return f"out at look {cell.dropped_at}"
     return UNKNOWN if cell.tied_with_best is None else "tied" if cell.tied_with_best else "behind"
 
 
@@ -139,11 +141,14 @@ def weighting(board: Leaderboard) -> str:
 
 def headline(board: Leaderboard) -> str:
     """The answer, no surer than the data: who leads and what was tested, whose opinion that is, and which cell to take."""
+    return " ".join(part for part in (_headline(board), whose(board), advice(board)) if part)
+
+
+def _headline(board: Leaderboard) -> str:
     left = unweighted(board)
-    without = (
-        f"Without {listed(left)} (weight 0):" if left and any(c.composite is not None for c in board.cells) else ""
-    )
-    return " ".join(part for part in (without, _leads(board), whose(board), advice(board)) if part)
+    if left and any(c.composite is not None for c in board.cells):
+        return f"Without {listed(left)} (weight 0): {_leads(board)}"
+    return _leads(board)
 
 
 def whose(board: Leaderboard) -> str:
@@ -200,6 +205,8 @@ def _leads(board: Leaderboard) -> str:
     unknown = len(others) - tied - behind
     if unknown == len(others):
         return f"{lead}, but with fewer than two scenarios in common nothing can be said about chance."
+    if board.race is not None and board.race.stop == "within margin" and tied:
+        return f"{lead}; {tied} other{'s are' if tied > 1 else ' is'} shown to be equal to it within {board.race.margin:g} points."
     if behind == len(others):
         return f"{lead}, ahead of all others by more than chance."
     if tied == len(others):
@@ -214,6 +221,12 @@ def _leads(board: Leaderboard) -> str:
     return f"{lead}; {', '.join(parts)}."
 
 
+def race(one: Race) -> str:
+    """How far a race in rounds is, and what it cost."""
+    looks = f"In rounds, {one.looks_taken} of at most {one.looks_planned} looks, {percent(one.work)} of the full work"
+    return f"{looks}; {one.reason}."
+
+
 def only_baseline(board: Leaderboard) -> bool:
     """True when no person and no model has judged."""
     return bool(board.judges) and all(j.kind == "baseline" for j in board.judges)
@@ -222,6 +235,9 @@ def only_baseline(board: Leaderboard) -> bool:
 def notes(board: Leaderboard) -> list[str]:
     """What a reader must know besides the table: warnings, judges, refused models, failures."""
     found = [f"Warning: {warning}" for warning in board.warnings]
+    if board.race is not None:
+        found.append(race(board.race))
+        found += [f"Out at look {c.dropped_at}: {name(c)}, {c.dropped_why}." for c in board.cells if c.dropped_at]
     for judge in board.judges:
         words = f"Judge {judge.name} ({judge.kind}): {judge.n_judged} tips, mean score {number(judge.mean)}"
         if judge.self_consistency is not None:

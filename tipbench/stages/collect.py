@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from tipbench import __version__
-from tipbench.catalog import Prompt, Scenario, load_prompts, load_scenarios
+from tipbench.catalog import Prompt, Scenario, load_prompts, load_rubric, load_scenarios
 from tipbench.collecting.gate import Measured, gate
 from tipbench.collecting.generate import Generator, Task
-from tipbench.collecting.plan import Cell, Plan, make_plan, scenario_hash, tight
+from tipbench.collecting.plan import Cell, Plan, make_plan, narrowed, row_id, scenario_hash, tight
 from tipbench.collecting.progress import Event, FailedCells, OnEvent, Tally
 from tipbench.config import Config
 from tipbench.counting.census import keeper
@@ -23,9 +23,10 @@ from tipbench.counting.identity import Row, cell_id, options_of, unknown
 from tipbench.counting.marks import refresh
 from tipbench.engines.base import Engine, EngineInfo, ModelFacts, Options, Witness
 from tipbench.engines.measuring import open_meter
-from tipbench.errors import AllRefusedError, TipbenchError, UnreachableError
+from tipbench.errors import AllRefusedError, InputError, TipbenchError, UnreachableError
 from tipbench.memory.meter import Reading
 from tipbench.policy import parse_bytes
+from tipbench.rounds import record
 from tipbench.store import Store, now_ms
 from tipbench.store.journal import Journal
 from tipbench.store.memory import took_before
@@ -75,6 +76,7 @@ def run(
     if config.n_scenarios:
         scenarios = scenarios[: config.n_scenarios]
     prompts = load_prompts(config.prompt_list, config.prompts_dir or None, scenarios)
+    _check_cells(config)
     journal = Journal(config.spool, store.where, config.experiment)
     journal.hold()
     try:
@@ -84,6 +86,10 @@ def run(
         plan = make_plan(config, blocks, refused, prompts, scenarios)
         for words in (*plan.same, *tight(plan.cells, config.num_ctx)):
             on_event(Event("warning", words))
+        if config.until == "sure" and plan.blocks:
+            plan = _next_round(config, store, plan, scenarios, on_event)
+            if not plan.cells:
+                return _nothing(config, plan)
         receipt = _receipt(config, info, plan, limit, prompts, scenarios)
         return _carry_out(config, engine, store, on_event, witness, journal, plan, receipt, limit, started)
     finally:
@@ -99,6 +105,42 @@ def _took_before(config: Config, store: Store, limit: int | None) -> Measured:
         return took_before(cells, facts.digest, config.num_ctx, config.parallel, config.engine)
 
     return look_up
+
+
+def _check_cells(config: Config) -> None:
+    """Every cell that is asked for by name must be among models x prompts."""
+    known = {(m, p) for m in config.model_list for p in config.prompt_list}
+    stray = sorted(f"{m}|{p}" for m, p in config.cell_list - known)
+    if stray:
+        raise InputError(f"cells: {', '.join(stray)} is not among the models and prompts", tuple(stray))
+
+
+def _next_round(config: Config, store: Store, plan: Plan, scenarios: Sequence[Scenario], on_event: OnEvent) -> Plan:
+    """The part of the plan that the next look needs: the cells that are in, up to the end of its block."""
+    rubric = load_rubric(config.rubric or None)
+    members = [record.Member(row=row_id(c), model=c.planned.model, prompt=c.planned.prompt) for c in plan.cells]
+    race = record.enter(
+        store,
+        store.ensure_experiment(config.experiment),
+        rubric.hash,
+        scenarios=[s.id for s in scenarios],
+        members=members,
+        block=config.block,
+        seed=config.seed,
+    )
+    wanted = race.wanted(rubric.margin(config.margin))
+    if not wanted:
+        on_event(Event("note", "the decision is made: nothing more to collect"))
+        return narrowed(config, plan, lambda cell: False)
+    place = {name: i for i, name in enumerate(race.scenarios)}
+    number = min(len(race.looks) + 1, len(race.ends))
+    on_event(Event("note", f"round {number} of at most {len(race.ends)}, {len(wanted)} cells in"))
+    return narrowed(config, plan, lambda cell: place[cell.planned.scenario] < wanted.get(row_id(cell), 0))
+
+
+def _nothing(config: Config, plan: Plan) -> CollectResult:
+    """The result of a collection that nothing was left for."""
+    return CollectResult(config.experiment, plan.collection_id, 0, 0, 0, {}, (), plan.refused, 0, 0.0, 0.0, plan.same)
 
 
 def _receipt(
@@ -158,8 +200,8 @@ def _carry_out(
 
     writer = CellWriter(store, journal, (experiment_id, parent.run_id), known, saved)
     try:
-        waiting = _journalled(journal, writer, plan)
-        todo = [c for c in plan.cells if _lacks(c, known.get(c.id))]
+        waiting, on_disk = _journalled(journal, writer, plan)
+        todo = [c for c in plan.cells if c.id not in on_disk and _lacks(c, known.get(c.id))]
         before = len(plan.cells) - len(todo)
         on_event(Event("start", f"{len(plan.cells)} cells, {before} done before", total=len(plan.cells), done=before))
         task = Task(
@@ -244,10 +286,17 @@ def _lacks(cell: Cell, run: Run | None) -> bool:
     )
 
 
-def _journalled(journal: Journal, writer: CellWriter, plan: Plan) -> dict[str, tuple[Candidate, ...]]:
-    """Bring cells that an interrupted run left on disk to the store; the candidates of those that this plan goes on with."""
+def _journalled(
+    journal: Journal, writer: CellWriter, plan: Plan
+) -> tuple[dict[str, tuple[Candidate, ...]], frozenset[str]]:
+    """Bring cells that an interrupted run left on disk to the store.
+
+    Returns the candidates of those that this plan goes on with, and the ids of those that are complete: the writer has
+    them, the store may not yet, and nobody writes them again.
+    """
     planned = {c.id: c.planned.n_tips for c in plan.cells}
     waiting: dict[str, tuple[Candidate, ...]] = {}
+    complete: set[str] = set()
     for result in list(journal.entries()):
         key = _id(result.model, result.prompt, result.scenario, result.params)
         if key != result.cell_id:  # an id of version 0.2.0
@@ -259,8 +308,9 @@ def _journalled(journal: Journal, writer: CellWriter, plan: Plan) -> dict[str, t
             waiting[key] = result.candidates
         else:
             writer.put(result)
-            planned.pop(key, None)
-    return waiting
+            if planned.pop(key, None) is not None:
+                complete.add(key)
+    return waiting, frozenset(complete)
 
 
 def _earlier_candidates(

@@ -47,19 +47,20 @@ from tipbench.leaderboard.model import (
     RowBody,
     to_json,
 )
+from tipbench.leaderboard.race import in_rounds
 from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
+from tipbench.rounds import record
+from tipbench.rounds.standing import advance, stand
 from tipbench.stats import Bias, choose, pareto_front
 from tipbench.store import Store
 from tipbench.store.memory import measured
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
-DEFAULT_MARGIN = 0.075
-"""Share of the rubric's range that a cell may be behind the best and still be good enough: 0.3 points on 1-5."""
-Prefer = Literal["memory", "speed"]
 Scores = Literal["whole", "expected"]
 """What a judge is taken at: its whole scores, or the means of its own score distribution where it gave them."""
+Prefer = Literal["memory", "speed"]
 REPORT_CELLS = 400
 """Above this many runs the HTML report leaves out the tips themselves."""
 
@@ -114,7 +115,13 @@ def run(
     scores: Scores = "whole",
     schema: int = 2,
 ) -> CompareResult:
-    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow."""
+    """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow.
+
+    Of an experiment in rounds, looks that the scores allow are taken first.
+    """
+    experiment_id = store.require_experiment(experiment)
+    if record.read(store, experiment_id, rubric.hash).members:
+        advance(store, experiment_id, take(store.holdings(experiment_id)), rubric, margin=rubric.margin(margin))
     ranking = rank(
         experiment,
         store,
@@ -189,6 +196,7 @@ def rank(
         versions=versions,
         scores=scores,
         samples=samples,
+        race=record.read(store, experiment_id, rubric.hash),
     )
 
 
@@ -207,12 +215,15 @@ def rank_holdings(
     versions: Versions = "current",
     scores: Scores = "whole",
     samples: Sequence[Sample] = (),
+    race: record.Race | None = None,
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
 
     `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
     default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
-    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. Raises InputError for an unknown judge or criterion.
+    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. `race` is
+    the record of an experiment in rounds; looks not on record yet are taken, not recorded. `margin` is in points, 0 for the rubric's
+    own. Raises InputError for an unknown judge or criterion.
     """
     board = census.on_board(versions)
     cells = [entry.cell for _, entries in board for entry in entries]
@@ -238,7 +249,7 @@ def rank_holdings(
     agreement, summaries = _judges(cells, records, rubric, warnings)
     summaries = _with_biases(summaries, opinion, [groups[i].info for i in range(len(groups))])
     warnings += _cautions(rows, summaries, groups, records)
-    margin = margin or DEFAULT_MARGIN * (rubric.scale_max - rubric.scale_min)
+    margin = rubric.margin(margin)
     entries = [entry for _, row in board for entry in row]
     named = opinion.reference.judges if opinion.reference is not None else ()
     drawn = any(one.is_what(named, entries, who) for one in samples)
@@ -282,6 +293,8 @@ def rank_holdings(
         receipt=_receipt(holdings.collections),
         cells=tuple(rows),
     )
+    if race is not None and race.members:
+        leaderboard = in_rounds(leaderboard, stand(census, rubric, race, margin=margin))
     leaderboard = leaderboard.model_copy(update={"headline": headline(leaderboard)})
     shown = [(i, e.cell, tuple(records[e.run_id])) for i, es in board for e in es if e.cell.n_candidates]
     return Ranking(
@@ -366,9 +379,9 @@ def _group(
     for entry in entries:
         group.runs.append(entry.cell)
         per_candidate: dict[int, list[tuple[float, ...]]] = defaultdict(list)
-        for record in records[entry.run_id]:
-            for index, whole in record.scores.items():
-                per_candidate[index].append(record.expected.get(index, whole) if wanted == "expected" else whole)
+        for one in records[entry.run_id]:
+            for index, whole in one.scores.items():
+                per_candidate[index].append(one.expected.get(index, whole) if wanted == "expected" else whole)
         for all_scores in per_candidate.values():
             group.by_scenario[entry.column].append(
                 all_scores[0]
@@ -735,6 +748,7 @@ def _state(
         ],
         [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__, scores],
         [leaderboard.margin, leaderboard.prefer, leaderboard.reference and leaderboard.reference.judges],
+        leaderboard.race.model_dump(mode="json") if leaderboard.race else None,
     ]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]
 

@@ -15,6 +15,7 @@ from tipbench.errors import InputError
 from tipbench.judging.blinding import blind, export_id, mask_names
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
 from tipbench.judging.validate import exchange_bytes
+from tipbench.rounds import record
 from tipbench.store import Store
 from tipbench.store.records import CellRecord, text_hash
 
@@ -119,6 +120,7 @@ def from_census(
         seed=seed,
         salt=judge or "",
         repeats=repeats,
+        blocks=_blocks([cell for cell, _ in pending], store, experiment_id, rubric),
     )
     criteria = [c.id for c in rubric.criteria]
     items = []
@@ -153,6 +155,16 @@ def from_census(
         n_cells=len(pending),
         n_candidates=sum(c.n_candidates for c in cells),
     )
+
+
+def _blocks(cells: Sequence[CellRecord], store: Store, experiment_id: str, rubric: Rubric) -> dict[str, int]:
+    """run id -> the block its scenario is in, for an experiment in rounds; what is in none comes last."""
+    race = record.read(store, experiment_id, rubric.hash)
+    if not race.orders:
+        return {}
+    last = len(race.ends) + 1
+    of = {scenario: race.block_of(scenario) or last for scenario in {cell.scenario for cell in cells}}
+    return {cell.run.run_id: of[cell.scenario] for cell in cells}
 
 
 def asked_by(text: str) -> Asked:

@@ -21,8 +21,6 @@ from tipbench.store import Store
 from tipbench.store.records import ScoreRecord
 
 CONFIDENCE = 0.95
-MARGIN = 0.25
-"""Loss, on the rubric's scale, that a gate lets pass when nothing else is said."""
 
 RowKey = tuple[str, str, str]
 Means = Mapping[RowKey, Mapping[tuple[str, str], float]]
@@ -36,7 +34,7 @@ def run(
     rubric: Rubric,
     *,
     fail_on: FailOn | None = None,
-    margin: float = MARGIN,
+    margin: float,
     weights: Mapping[str, float] | None = None,
     judges: Sequence[str] = (),
     scores: Literal["whole", "expected"] = "whole",

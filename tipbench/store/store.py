@@ -12,10 +12,11 @@ from tipbench.store.experiments import Experiments
 from tipbench.store.exports import Exports
 from tipbench.store.local import LocalBackend
 from tipbench.store.part import Recent
+from tipbench.store.races import Races
 from tipbench.store.rest import READ_S, RestBackend
 
 
-class Store(Experiments, Archive, Exports, Boards):
+class Store(Experiments, Archive, Exports, Boards, Races):
     """Every read and write that tipbench makes, in its own words. Methods may be called from several threads."""
 
     def __init__(self, backend: Backend) -> None:

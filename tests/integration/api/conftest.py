@@ -68,7 +68,7 @@ def settings_for(store_url: str, folder: Path, **changes: Any) -> Settings:
         "TIPBENCH_OLLAMA_URL": f"http://127.0.0.1:{free_port()}",
         **{f"TIPBENCH_{name}": value for name, value in keys.items()},
     }
-    return replace(from_environment(environment), retry_s=0.5, **changes)
+    return replace(from_environment(environment), **{"retry_s": 0.5, **changes})
 
 
 Serve = Callable[..., Server]

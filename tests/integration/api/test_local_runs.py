@@ -64,7 +64,7 @@ class Laptop:
                 stderr=log,
                 preexec_fn=ignore_interrupts if in_background else None,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 httpx.get(self.url + "/healthz", timeout=5)

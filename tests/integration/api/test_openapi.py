@@ -25,7 +25,7 @@ def target(mlflow_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server whose names exist, so that more than 404s is found; no engine, so that nothing is collected for long."""
     fill(mlflow_server.url, "tip-bench-auto", models=("gemma3:1b",))
     folder = tmp_path_factory.mktemp("openapi")
-    server = Server(create_app(settings_for(mlflow_server.url, folder), {"tests": TOKEN}))
+    server = Server(create_app(settings_for(mlflow_server.url, folder, retry_s=20.0), {"tests": TOKEN}))
     server.app.state.auth.logins.check = lambda address: None  # a thousand guesses are the point here
     server.start()
     yield server

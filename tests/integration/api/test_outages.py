@@ -58,7 +58,8 @@ def test_a_failing_airflow_is_named_and_the_api_recovers(
     assert ready.status_code == 503
     assert {d["name"]: d["ok"] for d in ready.json()["dependencies"]} == {"mlflow": True, "airflow": False}
     assert server.client.get("/healthz").status_code == 200
-    assert server.client.get("/api/bench/experiments").status_code == 200
+    found = server.client.get("/api/bench/experiments")
+    assert found.status_code == 200, found.text
     airflow.fails = ""
     assert server.client.post("/api/bench/run", json={"experiment": "tip-bench-a"}).status_code == 202
     assert server.client.get("/readyz").status_code == 200

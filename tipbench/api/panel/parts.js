@@ -239,6 +239,15 @@ export function scaleBar(cell, board, extra = "") {
   );
 }
 
+/** The head of a column of scale bars: the scale itself, in figures; `meaning` is for the screen reader and the pointer. */
+export function scaleHead(board, meaning) {
+  const ticks = steps(board).map((value) => h("span", null, String(value)));
+  return [
+    h("span", { class: "hidden" }, meaning),
+    h("span", { class: "scale-ticks", "aria-hidden": "true", title: meaning }, ticks),
+  ];
+}
+
 /** A column's title with what it means, for the pointer and for the screen reader. */
 export function term(label, meaning) {
   return [h("span", { class: "what", title: meaning }, label), h("span", { class: "hidden" }, ` (${meaning})`)];

@@ -170,7 +170,9 @@ async def compare(
     cautions = _cautions(one, other)
     paired: dict[tuple[str, str, str], GateCell] = {}
     try:
-        gate = await api.at_work(stage.run, right, left, api.store, api.rubric())
+        rubric = api.rubric()
+        margin = rubric.margin(api.settings.config.margin)
+        gate = await api.at_work(stage.run, right, left, api.store, rubric, margin=margin)
         paired = {(c.model, c.prompt, c.variant): c for c in gate.cells}
         cautions += gate.warnings
     except InputError as error:

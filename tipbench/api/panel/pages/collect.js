@@ -2,9 +2,10 @@
 
 import { ApiError, api } from "../api.js";
 import { announce, attribute, fill, h } from "../dom.js";
-import { bytes, count, duration, parameters } from "../format.js";
-import { crumb, field, head, meter, notice, words } from "../parts.js";
+import { count } from "../format.js";
+import { crumb, field, head, notice, words } from "../parts.js";
 import { AFFECT_MODELS, CollectionForm, MAIN_KEYS, Turns } from "../state/form.js";
+import { choice, consequences, control, groupError, modelChoice, sentence, summary } from "./collect-parts.js";
 
 const WAIT_MS = 350;
 const JUDGES = {
@@ -291,38 +292,8 @@ class CollectView {
       !available &&
         notice("warn", problem ?? "The engine cannot be reached; what follows is known from the tags alone."),
       !models.length && h("p", { class: "soft" }, "The engine has no models yet. Add one by its tag below."),
-      [...models].sort((a, b) => order(a) - order(b)).map((row) => this.modelChoice(row, limit)),
+      [...models].sort((a, b) => order(a) - order(b)).map((row) => modelChoice(row, this.form.models.has(row.model), limit)),
     );
-  }
-
-  modelChoice(row, limit) {
-    const facts = [row.parameters && parameters(row.parameters), row.quantization].filter(Boolean).join(" · ");
-    const needs = row.estimated_memory_bytes;
-    const memory = needs && [
-      `Needs about ${bytes(needs)}${limit ? ` of ${bytes(limit)}` : ""}`,
-      limit && meter(`Memory of ${row.model}`, Math.min(1, needs / limit)),
-      limit && row.max_num_ctx && h("span", { class: "soft" }, `Fits with a context of up to ${row.max_num_ctx} tokens`),
-    ];
-    const refusal = [
-      sentence(row.verdict),
-      row.allowed ? "" : ".",
-      limit && row.max_num_ctx ? ` It fits with a context of up to ${row.max_num_ctx} tokens.` : "",
-    ];
-    const said = row.verdict === "allowed" ? memory : refusal;
-    const element = choice(
-      {
-        type: "checkbox",
-        name: "models",
-        value: row.model,
-        checked: row.allowed && this.form.models.has(row.model),
-        disabled: !row.allowed,
-      },
-      h("span", { class: "tag" }, row.model),
-      facts,
-      said,
-    );
-    if (!row.allowed) element.classList.add("refused");
-    return element;
   }
 
   addModel(input) {
@@ -375,39 +346,10 @@ class CollectView {
     }
   }
 
-  /** What a start would pull, lack, or why it would collect nothing; then it is not offered. */
+  /** What a start would do beyond collecting; when it would collect nothing, it is not offered. */
   drawConsequences() {
-    const { obstacle, missing, pulls, wanted, rows } = this.form;
-    attribute(this.button, "disabled", Boolean(obstacle) && rows !== null);
-    const names = missing.flatMap((model, n) => [n > 0 && ", ", h("span", { class: "tag" }, model)]);
-    const several = missing.length > 1;
-    const without = wanted.length > missing.length ? " The run goes on without." : "";
-    fill(
-      this.consequences,
-      missing.length > 0 &&
-        pulls &&
-        notice("info", h("strong", null, "Will be pulled first: "), names, ". That needs the network and disk space."),
-      missing.length > 0 &&
-        !pulls &&
-        notice(
-          "warn",
-          names,
-          h("strong", null, ` ${several ? "are" : "is"} not there.`),
-          without,
-          this.form.values.engine === "embedded"
-            ? ""
-            : [
-                " To have ",
-                several ? "them: " : "it: ",
-                "pull" in this.form.schema
-                  ? "set “Pull missing models” under More settings, or run "
-                  : "run ",
-                h("code", null, `ollama pull ${missing[0]}`),
-                ".",
-              ],
-        ),
-      obstacle && rows !== null && h("p", { class: "error" }, obstacle),
-    );
+    attribute(this.button, "disabled", this.form.rows !== null && Boolean(this.form.obstacle));
+    fill(this.consequences, consequences(this.form));
   }
 
   /** Show each fault at its field; `only` limits that to the fields that were touched. Returns what fits no field. */
@@ -474,90 +416,4 @@ class CollectView {
     }
     announce(this.problems.textContent);
   }
-}
-
-/** An input or a list for one key, by its rules. */
-function control(name, rules, value, more) {
-  if (rules.enum)
-    return h(
-      "select",
-      { name },
-      rules.enum.map((one) => h("option", { value: one, selected: one === value }, one)),
-    );
-  if (rules.type === "boolean")
-    return h(
-      "select",
-      { name },
-      h("option", { value: "false" }, "no"),
-      h("option", { value: "true", selected: value === true }, "yes"),
-    );
-  if (rules.type === "string")
-    return h("input", { type: "text", name, value: value ?? "", spellcheck: "false", autocomplete: "off" });
-  return h("input", {
-    type: "number",
-    inputmode: rules.type === "integer" ? "numeric" : "decimal",
-    name,
-    value: value ?? "",
-    min: rules.minimum,
-    max: rules.maximum,
-    step: rules.type === "integer" ? 1 : "any",
-    ...more,
-  });
-}
-
-/** How much it will be, and how long it will take. */
-function summary({ cells, tips, seconds, complete, models }, config, allScenarios) {
-  const scenarios = config.n_scenarios || allScenarios;
-  const prompts = config.prompts.split(",").length;
-  const time =
-    seconds === null
-      ? "Unknown: none of these models has been measured here yet."
-      : complete
-        ? "from the pace of earlier runs"
-        : "for the models measured before; the others come on top";
-  return [
-    h(
-      "div",
-      null,
-      h("p", { class: "big" }, count(tips, "tip")),
-      h(
-        "p",
-        { class: "soft small" },
-        `${count(models.length, "model")} × ${count(prompts, "prompt")} × ${count(scenarios, "scenario")}`,
-        ` = ${count(cells, "cell")}, ${count(config.n_tips, "tip")} each`,
-      ),
-    ),
-    h(
-      "dl",
-      { class: "facts-list" },
-      h("dt", null, "Will take"),
-      h("dd", null, seconds === null ? "?" : `${complete ? "about" : "at least"} ${duration(seconds)}`),
-      models
-        .filter((one) => one.seconds !== null && models.length > 1)
-        .map((one) => [h("dt", { class: "tag" }, one.model), h("dd", null, duration(one.seconds))]),
-    ),
-    h("p", { class: "soft small" }, time),
-  ];
-}
-
-function groupError(set, name) {
-  const error = h("p", { class: "error", id: `${name}-error` });
-  set.append(error);
-  set.say = (text) => fill(error, text ?? "");
-  return set;
-}
-
-function choice(props, title, facts, detail) {
-  return h(
-    "label",
-    { class: "choice" },
-    h("input", props),
-    h("span", { class: "title" }, title),
-    h("span", { class: "facts" }, facts),
-    detail && h("span", { class: "detail" }, detail),
-  );
-}
-
-function sentence(text) {
-  return text ? text[0].toUpperCase() + text.slice(1) : "";
 }

@@ -3,7 +3,7 @@
 import { api } from "../api.js";
 import { h } from "../dom.js";
 import { UNKNOWN, number, signed } from "../format.js";
-import { cellHead, crumb, empty, head, notice, pill, scaleBar, table, term } from "../parts.js";
+import { cellHead, crumb, empty, head, notice, pill, scaleBar, scaleHead, table, term } from "../parts.js";
 
 export async function comparePage({ query, signal, go }) {
   const experiments = (await api.experiments(signal)).map((one) => one.name);
@@ -109,7 +109,7 @@ function pairs(cells, left, right, scale) {
         ["wide", term("First", left)],
         ["wide", term("Second", right)],
         ["", term("Change", "second minus first, paired by scenario and judge, with limits that hold for all cells at once")],
-        ["left wide", "First above second"],
+        ["left wide", scaleHead(scale, "Both composites with their intervals on the scale, the first above the second")],
         ["left", "Verdict"],
         ["wide", term("Time", "seconds per tip, second over first")],
       ],

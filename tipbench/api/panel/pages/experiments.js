@@ -117,6 +117,7 @@ function experiment(one, runs) {
         { class: "soft small" },
         `${count(one.models.length, "model")} × ${count(one.prompts.length, "prompt")} · ${count(one.tips, "tip")}`,
         one.failed > 0 && [" · ", h("span", { class: "error" }, `${count(one.failed, "cell")} failed`)],
+        aside(one) && [" · ", h("a", { href: `#/status/${encoded}` }, aside(one))],
       ),
     ),
     h(
@@ -144,6 +145,11 @@ function experiment(one, runs) {
       ),
     ),
   );
+}
+
+/** Cells that do not count, in words; empty when all do. */
+function aside({ superseded = 0, twins = 0 }) {
+  return [superseded && `${superseded} superseded`, twins && count(twins, "twin")].filter(Boolean).join(", ");
 }
 
 function run(one) {

@@ -181,6 +181,7 @@ class Sheet {
       "?": () => this.help(),
     };
     if (!event.ctrlKey && this.queue.item && this.digits.press(event.key)) return void event.preventDefault();
+    if (event.key === "Enter" && this.digits.typed) acts.Enter = () => {}; // takes what was typed, at once
     const act = acts[event.key];
     if (!act) return;
     event.preventDefault();
@@ -193,7 +194,7 @@ class Sheet {
   keys() {
     const { scale_min: low, scale_max: high } = this.rubric;
     return [
-      [[String(low), "–", String(high)], `score the marked criterion${high > 9 ? "; type both digits of a score" : ""}`],
+      [[String(low), "–", String(high)], `score the marked criterion${high > 9 ? "; two digits of a score one after the other" : ""}`],
       [["↑", "↓"], "another criterion"],
       [["←", "→"], "the tip before, the next tip"],
       [["u"], "undo the last score"],
@@ -282,16 +283,15 @@ class Sheet {
       maxlength: LONGEST_RATIONALE,
       value: item.rationale ?? "",
       on: {
-        // Kept with every stroke, so that the last score takes it along; saved by itself when the tip is scored already.
-        input: (event) => this.queue.complete(item) || this.queue.explain(item, event.target.value),
-        change: (event) => this.queue.explain(item, event.target.value),
+        // Kept with every stroke, so that the last score takes it along.
+        input: (event) => this.queue.explain(item, event.target.value),
         keydown: (event) => event.key === "Escape" && event.target.blur(),
       },
     });
     return h(
       "div",
       { class: "field rationale" },
-      h("label", { for: "rationale" }, "Why? ", h("span", { class: "soft" }, "(may stay empty)")),
+      h("label", { for: "rationale" }, "Why? ", h("span", { class: "soft" }, item.saved ? "(goes with a score that you change)" : "(may stay empty)")),
       this.reason,
     );
   }

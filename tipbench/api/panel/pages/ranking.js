@@ -1,8 +1,8 @@
 // The ranking table: every cell with its composite, its difference to the leader, and what it costs.
 
 import { h } from "../dom.js";
-import { UNKNOWN, bytes, chance, number, pValue, percent, signed, steps } from "../format.js";
-import { cellHead, pill, scaleBar, table, term } from "../parts.js";
+import { UNKNOWN, bytes, chance, number, pValue, percent, signed } from "../format.js";
+import { cellHead, pill, scaleBar, scaleHead, table, term } from "../parts.js";
 
 /** The cells by rank: those that the difference to the leader was tested for first, then those it was not, then the unjudged. */
 export function rankingTable(board, judged, experiment, versions) {
@@ -10,18 +10,11 @@ export function rankingTable(board, judged, experiment, versions) {
   const tied = judged.filter((cell) => cell.rank === 1 || cell.tied_with_best);
   const behind = judged.filter((cell) => cell.rank !== 1 && cell.tied_with_best === false);
   const untested = judged.filter((cell) => cell.rank !== 1 && cell.tied_with_best === null);
-  const ticks = steps(board).map((value) => h("span", null, String(value)));
   const columns = [
     ["left", term("Rank", "with its 95% interval")],
     ["left", "Model and prompt"],
     ["", term("Composite", "weighted mean of the criteria, mean over scenarios")],
-    [
-      "left",
-      [
-        h("span", { class: "hidden" }, "Composite with its interval on the scale"),
-        h("span", { class: "scale-ticks", "aria-hidden": "true" }, ticks),
-      ],
-    ],
+    ["left", scaleHead(board, "Composite with its interval on the scale")],
     [
       "wide",
       term(

@@ -130,13 +130,10 @@ export class Queue {
     }
   }
 
-  /** What decided the scores, in the judge's words. Saved with them; by itself when they are saved already. */
+  /** What decided the scores, in the judge's words. It goes with the scores: those of a saved tip have to change for it to be sent. */
   explain(item, text) {
-    const rationale = text.trim() || null;
-    if ((item.rationale ?? null) === rationale) return;
-    item.rationale = rationale;
-    if (this.complete(item)) this.save(item);
-    else this.drafts.keep(item);
+    item.rationale = text.trim() || null;
+    if (!item.saved) this.drafts.keep(item);
   }
 
   undo() {
