@@ -21,12 +21,14 @@ from tipbench.stats.effects import (
 from tipbench.stats.intervals import Interval, clustered_se, scenario_interval
 from tipbench.stats.pairs import AllPairs, Choice, choose, compare_pairs, rank_limits
 from tipbench.stats.planning import (
+    LIKENESS_OF_JUDGES,
     SD_INTERACTION,
     SD_JUDGE,
     SD_TIP,
     VarianceComponents,
     minimum_detectable_difference,
     variance_components,
+    with_another_judge,
 )
 from tipbench.stats.ppi import (
     MIN_REFERENCE_SCENARIOS,
@@ -39,6 +41,7 @@ from tipbench.stats.ppi import (
 )
 
 __all__ = [
+    "LIKENESS_OF_JUDGES",
     "MIN_REFERENCE_SCENARIOS",
     "MIN_SHARED_SCENARIOS",
     "SD_INTERACTION",
@@ -72,5 +75,6 @@ __all__ = [
     "rank_limits",
     "scenario_interval",
     "variance_components",
+    "with_another_judge",
     "within_scenario",
 ]
