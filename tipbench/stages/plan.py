@@ -13,7 +13,15 @@ from tipbench.config import Config
 from tipbench.counting.census import take
 from tipbench.counting.judged import Judges
 from tipbench.errors import InputError
-from tipbench.stats import SD_INTERACTION, SD_JUDGE, SD_TIP, minimum_detectable_difference, variance_components
+from tipbench.stats import (
+    LIKENESS_OF_JUDGES,
+    SD_INTERACTION,
+    SD_JUDGE,
+    SD_TIP,
+    minimum_detectable_difference,
+    variance_components,
+    with_another_judge,
+)
 from tipbench.stats.sequential import make_horizon, race
 from tipbench.store import Store
 
@@ -74,8 +82,27 @@ class PlanResult:
     difference: float | None
     """Smallest true difference from the best that is found with `power`; None with fewer than two cells or scenarios."""
     alternatives: tuple[Alternative, ...]
+    references: tuple[ReferencePlan, ...] = ()
+    """What people's scores of a sample would detect, with another judge's scores on all (compare --reference)."""
     rounds: Rounds | None = None
     """The same design in rounds, for until = sure; None with fewer than two cells or scenarios."""
+
+
+@dataclass(frozen=True)
+class ReferencePlan:
+    """Reference judges on a sample of the planned scenarios."""
+
+    n_scenarios: int
+    scores: int
+    """Tips that each of them scores."""
+    alone: float
+    """Smallest difference detectable from their scores alone."""
+    difference: float
+    """The same with another judge's scores on all scenarios."""
+
+
+REFERENCES = (6, 8, 16, 30)
+"""Sizes of samples that a plan looks at, where the design has more scenarios."""
 
 
 def run(config: Config, *, judges: int, power: float, store: Store | None = None) -> PlanResult:
@@ -111,6 +138,13 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
         candidates = n_cells * scenarios * tips
         return Alternative(change, scenarios, tips, n_judges, candidates, detectable(scenarios, tips, n_judges))
 
+    def reference(k: int) -> ReferencePlan | None:
+        alone = detectable(k, config.n_tips, judges)
+        if alone is None:
+            return None
+        together = with_another_judge(alone, k, n_scenarios)
+        return ReferencePlan(k, n_cells * k * config.n_tips, alone, together)
+
     candidates = n_cells * n_scenarios * config.n_tips
     return PlanResult(
         n_cells=n_cells,
@@ -130,6 +164,7 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
             alternative("twice the tips", n_scenarios, 2 * config.n_tips, judges),
             alternative("one more judge", n_scenarios, config.n_tips, judges + 1),
         ),
+        references=tuple(found for k in REFERENCES if k < n_scenarios and (found := reference(k)) is not None),
         rounds=(
             _in_rounds(config, n_cells, n_scenarios, _spread(sd_interaction, sd_tip, config.n_tips, judges), power)
             if config.until == "sure" and n_cells > 1 and n_scenarios > 1
@@ -222,6 +257,22 @@ def render(result: PlanResult, console: Console) -> None:
     console.print(table)
     if result.rounds is not None:
         _render_rounds(result.rounds, console)
+    if result.references:
+        sample = Table("scored by people", "tips each", "alone", "with another judge on all", box=None, pad_edge=False)
+        for column in sample.columns[1:]:
+            column.justify = "right"
+        for one in result.references:
+            sample.add_row(
+                f"{one.n_scenarios} of {result.n_scenarios} scenarios",
+                str(one.scores),
+                _points(one.alone),
+                _points(one.difference),
+            )
+        console.print(
+            "Detectable difference in what people would say, from a sample (judge export --sample, compare --reference); the other "
+            f"judge's differences are assumed to correlate by {LIKENESS_OF_JUDGES} with theirs:"
+        )
+        console.print(sample)
     console.print(
         f"Spreads in points: cell x scenario {result.sd_interaction:.2f}, tips {result.sd_tip:.2f}, "
         f"judge noise {result.sd_judge:.2f} ({result.source})."
