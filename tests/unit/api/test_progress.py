@@ -8,7 +8,6 @@ import pytest
 
 from tipbench.api.models import TaskBody
 from tipbench.api.progress import timed
-from tipbench.api.routes.leaderboard import _verdict
 
 pytestmark = pytest.mark.unit
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -37,21 +36,3 @@ def test_a_wait_for_scores_began_when_what_came_before_it_ended(began: float, ex
 def test_a_wait_that_has_not_begun_has_no_beginning() -> None:
     assert timed([task("export_for_judge", 0, 1), task("await_scores", None, None)])[1].started_at is None
     assert timed([task("await_scores", 5, None)])[0].started_at == NOON + timedelta(minutes=5)
-
-
-@pytest.mark.parametrize(
-    ("difference", "se", "expected"),
-    [
-        (None, None, None),
-        (0.5, None, "unknown"),
-        (0.5, 0.3, "could be chance"),
-        (-0.5, 0.3, "could be chance"),
-        (0.5, 0.2, "better"),
-        (-0.5, 0.2, "worse"),
-        (0.0, 0.0, "could be chance"),
-    ],
-)
-def test_a_comparison_claims_only_what_chance_would_not_do(
-    difference: float | None, se: float | None, expected: str | None
-) -> None:
-    assert _verdict(difference, se) == expected
