@@ -242,7 +242,7 @@ PARAMETERS = {
     ),
     "margin": parameter(
         0.0,
-        "Cells that differ by less than this many points are as good as equal; with until = sure, enough to stop. 0: never.",
+        "Points that do not matter: with until = sure, cells that are shown to be this near to each other end the race. 0 means 7.5 % of the scale's range.",
         "collect",
         "compare",
         type="number",

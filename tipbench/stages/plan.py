@@ -183,6 +183,7 @@ def _in_rounds(config: Config, n_cells: int, n_scenarios: int, sd: float, power:
     rng = np.random.default_rng(0)
     draws = max(50, min(400, 2_000_000 // (n_cells * n_cells * n_scenarios)))
     horizon = make_horizon(n_scenarios, config.block)
+    margin = load_rubric(config.rubric or None).margin(config.margin)
     one_ahead = np.zeros((draws, n_cells))
     one_ahead[:, 0] = 1.0
     truths = {
@@ -193,12 +194,10 @@ def _in_rounds(config: Config, n_cells: int, n_scenarios: int, sd: float, power:
     }
     expected = []
     for name, truth in truths.items():
-        races = race(
-            truth[..., None] + sd * rng.standard_normal((draws, n_cells, n_scenarios)), horizon, margin=config.margin
-        )
+        races = race(truth[..., None] + sd * rng.standard_normal((draws, n_cells, n_scenarios)), horizon, margin=margin)
         expected.append(Expected(name, float(races.used.mean() / n_scenarios), float(races.kept.sum(axis=1).mean())))
-    enough = _enough_for(config.margin, config.block, n_scenarios, sd, power) if config.margin else None
-    return Rounds(config.block, len(horizon.looks), tuple(expected), config.margin, enough)
+    enough = _enough_for(margin, config.block, n_scenarios, sd, power)
+    return Rounds(config.block, len(horizon.looks), tuple(expected), margin, enough)
 
 
 def _enough_for(margin: float, block: int, n_scenarios: int, sd: float, power: float) -> int | None:
