@@ -189,7 +189,7 @@ def pair(
 
 def test_a_loss_fails_a_change_of_nothing_passes_and_too_few_data_are_not_shown(store: Store) -> None:
     new, old = pair(store, "gate", {"m": 4.0, "n": 3.0, "gone": 3.0}, {"m": 2.8, "n": 3.0, "fresh": 3.0})
-    found = gate.run(new, old, store, RUBRIC, fail_on="worse")
+    found = gate.run(new, old, store, RUBRIC, fail_on="worse", margin=0.3)
     by_model = {c.model: c for c in found.cells}
     assert found.failed and by_model["m"].standing == "worse" and by_model["m"].fails and not by_model["n"].fails
     assert by_model["m"].difference == pytest.approx((by_model["m"].composite or 0) - (by_model["m"].baseline or 0))
@@ -198,12 +198,12 @@ def test_a_loss_fails_a_change_of_nothing_passes_and_too_few_data_are_not_shown(
     assert text.startswith("❌") and "| m with p |" in text and "**worse**" in text
 
     same, old = pair(store, "same", {"m": 3.4}, {"m": 3.4}, scenarios=24)
-    assert not gate.run(same, old, store, RUBRIC, fail_on="worse").failed
+    assert not gate.run(same, old, store, RUBRIC, fail_on="worse", margin=0.3).failed
     assert not gate.run(same, old, store, RUBRIC, fail_on="not-shown-within-margin", margin=0.6).failed
     assert gate.run(same, old, store, RUBRIC, fail_on="not-shown-within-margin", margin=0.01).failed
 
     few, old = pair(store, "few", {"m": 3.4}, {"m": 3.4}, scenarios=2)
-    assert not gate.run(few, old, store, RUBRIC, fail_on="worse").failed
+    assert not gate.run(few, old, store, RUBRIC, fail_on="worse", margin=0.3).failed
     open_ = gate.run(few, old, store, RUBRIC, fail_on="not-shown-within-margin", margin=2.0)
     assert open_.failed and open_.cells[0].standing == "too few scenarios"
 
@@ -211,10 +211,10 @@ def test_a_loss_fails_a_change_of_nothing_passes_and_too_few_data_are_not_shown(
 def test_experiments_that_have_nothing_in_common_are_bad_input(store: Store) -> None:
     new, old = pair(store, "apart", {"m": 3.0}, {"other": 3.0}, scenarios=3)
     with pytest.raises(InputError, match=r"no \(model, prompt\) in common"):
-        gate.run(new, old, store, RUBRIC)
+        gate.run(new, old, store, RUBRIC, margin=0.3)
     bring(store, "tip-bench-cy", as_csv(table(models={"m": 3.0}, judges=("cy",))))
     with pytest.raises(InputError, match="no judge has scored both"):
-        gate.run("tip-bench-cy", old, store, RUBRIC)
+        gate.run("tip-bench-cy", old, store, RUBRIC, margin=0.3)
     with pytest.raises(InputError, match="margin"):
         gate.run(new, old, store, RUBRIC, margin=0)
 
