@@ -34,7 +34,7 @@ def table() -> dict[str, dict[str, list[int]]]:
         published = SHAPES[name]
         metadata = {f"{published.architecture}.{key}": value for key, value in published.metadata().items()}
         tensors = [Tensor(t.name, t.type.name, t.shape) for t in published.tensors()]
-        shape = shape_of({"general.architecture": published.architecture, **metadata}, tensors)
+        shape = shape_of({"general.architecture": published.architecture, **published.tokens(), **metadata}, tensors)
         assert shape is not None
         found[name] = {
             str(context): _terms(estimate(shape, Setting(context)))

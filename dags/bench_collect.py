@@ -37,10 +37,13 @@ import ssl
 import time
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment
 
 import httpx
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG, BaseSensorOperator, Param, TriggerRule, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 from kubernetes.client import ApiException
@@ -53,6 +56,10 @@ DOC = """### Which small model, with which prompt?
 file and pushes its path. A judge scores it: with `judge = manual` the run waits, holding no worker slot, until the applied scores leave
 nothing pending. `compare` then writes the leaderboard to MLflow.
 
+With `until = sure` a run is one round: a block of scenarios for the cells that are still in. `another_round` asks MLflow what `compare`
+decided, and triggers the next run with the same parameters, until the answer is sure. The runs of a chain share the first one's id, with
+`__round_2`, `__round_3`, … behind it. A chain stops where a run is cancelled, and goes on when that run's task is cleared.
+
 A stopped or failed run loses nothing: clear the failed task, and it resumes."""
 
 USAGE, ALL_REFUSED, SOME_FAILED = 2, 3, 4
@@ -61,6 +68,9 @@ WAITING_MENDS = {408, 425, 429}
 """Statuses under 500 that say: later."""
 PENDING = "tipbench.pending.{rubric}.manual"
 """The experiment's tag that says how many cells and candidates no person or agent has scored under a rubric."""
+NEXT = "tipbench.next.{rubric}"
+"""The experiment's tag that says what an experiment in rounds needs next under a rubric: JSON with `action` and `looks_taken`."""
+ROUND = "__round_"
 NO_RETRY = {"ModelMissing", "OOMKilled"}
 """Reasons that another try does not mend."""
 URL = r"https?://[^\s/,]+(/[^\s,]*)?"
@@ -150,8 +160,51 @@ PARAMETERS = {
     "judge_model": parameter(
         "", "For judge = llm: ollama:MODEL or openai:MODEL.", type="string", pattern=r"^((ollama|openai):\S{1,70})?$"
     ),
+    "judge_parallel": parameter(
+        "",
+        "For judge = llm: tips in question at once. Empty: 8 for openai, as many as Ollama has slots.",
+        "judge",
+        type="string",
+        pattern=r"^([1-9]|[1-5][0-9]|6[0-4])?$",
+    ),
+    "judge_rationale": parameter(
+        "before",
+        "For judge = llm: where it writes its sentence of reason. It is most of the tokens.",
+        "export",
+        "judge",
+        type="string",
+        enum=["before", "after", "none"],
+    ),
     "judge_timeout_hours": parameter(
         168.0, "How long to wait for a manual judge.", type="number", exclusiveMinimum=0, maximum=8760
+    ),
+    "engine": parameter(
+        "ollama",
+        "Where text comes from: Ollama, or any server with OpenAI's API at engine_url.",
+        "collect",
+        type="string",
+        enum=["ollama", "openai"],
+    ),
+    "engine_url": parameter(
+        "http://localhost:8080/v1",
+        "For engine = openai: base URL of the server (vLLM, llama.cpp's).",
+        "collect",
+        type="string",
+        pattern=f"^{URL}$",
+    ),
+    "parameters": parameter(
+        "",
+        "Parameter counts that engine_url's server does not tell: MODEL=1.5b, comma-separated.",
+        "collect",
+        type="string",
+    ),
+    "notify_url": parameter(
+        setting("NOTIFY_URL", ""),
+        "Gets one POST with a text when a judge is wanted or the board is ready.",
+        "export",
+        "compare",
+        type="string",
+        pattern=r"^(https?://\S+)?$",
     ),
     "seed": parameter(
         0,
@@ -176,6 +229,32 @@ PARAMETERS = {
         "collect",
         type="string",
         pattern=r"^(0|[1-9][0-9]*(ms|s|m|h)?)$",
+    ),
+    "until": parameter(
+        "all",
+        "all: every scenario for every cell. sure: in rounds, a run each, dropping cells that are shown to be worse, until the answer is sure.",
+        "collect",
+        type="string",
+        enum=["all", "sure"],
+    ),
+    "block": parameter(
+        4, "Scenarios in a round, with until = sure.", "collect", type="integer", minimum=1, maximum=10_000
+    ),
+    "margin": parameter(
+        0.0,
+        "Cells that differ by less than this many points are as good as equal; with until = sure, enough to stop. 0: never.",
+        "collect",
+        "compare",
+        type="number",
+        minimum=0,
+        maximum=100,
+    ),
+    "cells": parameter(
+        "",
+        "Only these cells, comma-separated, each as model, bar, prompt; empty means all of models x prompts.",
+        "collect",
+        type="string",
+        pattern=r"^([^\s{},|]+\|[^\s{},|]+(\s*,\s*[^\s{},|]+\|[^\s{},|]+)*)?$",
     ),
     "pull": parameter(
         False, "Pull models that Ollama does not have yet, if the policy allows them.", "collect", type="boolean"
@@ -209,6 +288,12 @@ def label(text: str) -> str:
 def split(text: str) -> list[str]:
     """`"a, b,a"` -> `["a", "b"]`."""
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def round_id(run_id: str, number: int) -> str:
+    """The id of a chain's run for a round: the first run's, and from the second round on its number."""
+    first = run_id.split(ROUND)[0]
+    return first if number <= 1 else f"{first}{ROUND}{number}"
 
 
 def memory_of(model: str, text: str) -> str:
@@ -468,7 +553,17 @@ class Refused(Exception):
 
 def plain_url(url: str) -> str:
     """A URL without the credentials that may stand in it."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
+    return re.sub(r"(?<=://)\S*@", "", url)
+
+
+def proxy_of(url: str) -> str | None:
+    """The proxy that HTTP_PROXY and the like name for a URL; None for a direct way."""
+    parts, proxies = urlsplit(url), getproxies_environment()
+    host = parts.hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127.") or proxy_bypass_environment(host, proxies):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class Mlflow:
@@ -482,7 +577,7 @@ class Mlflow:
             name: os.environ.get(f"MLFLOW_TRACKING_{name}", "").strip() for name in ("USERNAME", "PASSWORD", "TOKEN")
         }
         insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true")
-        certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH")
+        certificate = os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or os.environ.get("SSL_CERT_FILE")
         self._url = plain_url(url)
         try:
             self._client = httpx.Client(
@@ -492,9 +587,12 @@ class Mlflow:
                 headers={"Authorization": f"Bearer {env['TOKEN']}"} if env["TOKEN"] and not env["USERNAME"] else None,
                 verify=ssl.create_default_context(cafile=certificate) if certificate and not insecure else not insecure,
                 timeout=30,
+                # httpx's own reading of the variables raises on a NO_PROXY that everybody else takes (fe80::/10).
+                trust_env=False,
+                proxy=proxy_of(url),
             )
-        except (ValueError, OSError, httpx.InvalidURL) as error:
-            raise Refused(f"MLflow at {self._url} cannot be asked: {error}") from error
+        except (ValueError, OSError, ImportError, httpx.InvalidURL) as error:
+            raise Refused(f"MLflow at {self._url} cannot be asked: {plain_url(str(error))}") from error
 
     def __enter__(self) -> Mlflow:
         return self
@@ -819,6 +917,41 @@ with DAG(
         **common("compare"),
     )
 
+    @task.short_circuit
+    def another_round(params: Any = None, run_id: Any = None, ti: Any = None) -> bool:
+        """With until = sure: does the experiment need another block? The number of looks taken goes to the next run's id."""
+        if params["until"] != "sure":
+            return False
+        rubric = ti.xcom_pull(task_ids="export_for_judge", key="rubric") or ""
+        tag = NEXT.format(rubric=rubric[:12])
+        try:
+            with Mlflow(params["mlflow_url"]) as mlflow:
+                experiment = mlflow.experiment(params["experiment"]) or {}
+            said = json.loads({t["key"]: t["value"] for t in experiment.get("tags", [])}[tag])
+            looks, action, reason = int(said["looks_taken"]), str(said["action"]), str(said.get("reason", ""))
+        except Refused as error:
+            raise AirflowFailException(str(error)) from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise AirflowFailException(
+                f"experiment {params['experiment']} does not say what comes next (tag {tag}: {error!r}); clear compare, which writes it"
+            ) from error
+        ti.log.info("%s", reason)
+        if action == "judge":
+            raise AirflowFailException(
+                f"{reason}: not all tips of this round are scored. Score them and clear compare."
+            )
+        ti.xcom_push(key="next_run", value=round_id(run_id, looks + 1))
+        return action == "collect"
+
+    next_round = TriggerDagRunOperator(
+        task_id="next_round",
+        trigger_dag_id="bench_collect",
+        trigger_run_id="{{ ti.xcom_pull('another_round', key='next_run') }}",
+        conf="{{ params | tojson }}",
+        # Twice triggered is once done.
+        skip_when_already_exists=True,
+    )
+
     choice = pick_judge()
     collect >> export_for_judge >> choice >> [judge, await_scores, compare]
-    [judge, await_scores] >> compare
+    [judge, await_scores] >> compare >> another_round() >> next_round

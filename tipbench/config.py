@@ -15,7 +15,7 @@ from typing import Any
 from tipbench import quantities
 from tipbench.errors import InputError
 from tipbench.model_names import each_once
-from tipbench.net.address import Address, Addresses, masked, read_address, read_addresses, read_store
+from tipbench.net.address import Address, Addresses, Hidden, masked, read_address, read_addresses, read_store
 
 EXPERIMENT_PATTERN = r"^tip-bench-[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 ENV_PREFIX = "TIPBENCH_"
@@ -130,7 +130,7 @@ class Config:
     )
     cells: str = key(
         "",
-        "Only these cells, comma-separated: MODEL|PROMPT,...; empty means all of models x prompts.",
+        "Only these cells, comma-separated, each as model, bar, prompt; empty means all of models x prompts.",
         pattern=r"^\s*[^|,]+\|[^|,]+(,[^|,]+\|[^|,]+)*,?\s*$",
         shape="write it like qwen2.5:0.5b|v1,gemma3:1b|v2-mentor",
     )
@@ -144,12 +144,15 @@ class Config:
         "Gets one POST (JSON with a `text`) when a judge is wanted or a board is ready, e.g. a chat tool's incoming webhook.",
         pattern=r"^https?://[^\s/,]+(/\S*)?$",
         shape="write it like https://chat.example/hooks/abc",
+        hidden=True,
     )
 
     def __post_init__(self) -> None:
         """Addresses are read here, so that no Config has a password in its text. Raises InputError for what is no address."""
         if type(self.ollama_url) is str:
             object.__setattr__(self, "ollama_url", read_addresses(self.ollama_url, "ollama_url"))
+        if self.notify_url and type(self.notify_url) is str:
+            object.__setattr__(self, "notify_url", Hidden(self.notify_url.strip()))
         if type(self.engine_url) is str:
             object.__setattr__(self, "engine_url", read_address(self.engine_url, "engine_url"))
         if self.mlflow_url and type(self.mlflow_url) is str:
@@ -299,7 +302,8 @@ def _check_rules(value: Any, rules: Mapping[str, Any]) -> None:
     if value and rules.get("reads"):
         rules["reads"](value)
     elif value and rules.get("pattern") and not re.fullmatch(rules["pattern"], value):
-        raise ValueError(f"{quantities.shown(masked(value))} does not fit; {rules['shape']}")
+        shown = "what was given (a secret, not shown)" if rules.get("hidden") else quantities.shown(masked(value))
+        raise ValueError(f"{shown} does not fit; {rules['shape']}")
 
 
 def json_schema() -> dict[str, Any]:

@@ -16,7 +16,7 @@ import httpx
 
 from tipbench import __version__
 from tipbench.errors import InputError
-from tipbench.net.address import read_address
+from tipbench.net.address import read_address, revealed
 from tipbench.net.clients import ERRORS, open_client
 
 SCHEMA = "tipbench.notice/1"
@@ -70,12 +70,13 @@ def send(url: str, notice: Notice, *, wait_s: float = WAIT_S) -> bool:
 
     Raises nothing: whoever has something to tell goes on whether it was heard or not. The address is a secret as a rule, and is not shown.
     """
-    trouble = ""
+    trouble, url = "", revealed(url)
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(wait_s * 2 ** (attempt - 1))
         try:
-            address = read_address(url.split("?")[0], "notify_url")
+            # The host alone: paths of webhooks have all kinds of characters in them.
+            address = read_address("/".join(url.split("/")[:3]), "notify_url")
             with open_client(
                 address, name="the notice's receiver", option="notify_url", timeout=httpx.Timeout(TIMEOUT_S)
             ) as client:

@@ -57,7 +57,8 @@ def check_parameters(model: str, parameters: int | None, max_model_b: float) -> 
     if parameters is None:
         return Verdict(
             False,
-            f"{model} does not state its parameter count, so the limit of {max_model_b:g} billion cannot be checked",
+            f"{model} does not state its parameter count, so the limit of {max_model_b:g} billion cannot be checked"
+            " (--parameters MODEL=1.5b states it, for engine openai)",
         )
     if parameters > max_model_b * 1e9:
         return Verdict(

@@ -74,9 +74,12 @@ OPTIONS: dict[str, dict[str, Values]] = {
                 "tags": ["qwen2.5:0.5b", "hf.co/org/model-GGUF:Q4_K_M"],
                 "maxModelB": 3.5,
                 "image": IMAGE,
+                "numCtx": 4096,
+                "memory": {"hf.co/org/model-GGUF:Q4_K_M": "5Gi"},
                 "retries": 2,
                 "resources": RESOURCES,
             },
+            "memoryMeter": {"enabled": True, "image": IMAGE, "resources": RESOURCES},
             "persistence": {"size": "5Gi", "storageClass": "fast", "accessMode": "ReadWriteOncePod"},
             "service": {**BALANCED, "port": 8080, "nodePort": 31434},
             "networkPolicy": {
@@ -89,6 +92,8 @@ OPTIONS: dict[str, dict[str, Values]] = {
         "off": {
             "runAsUser": None,
             "models": {"tags": []},
+            "memory": "2Gi",
+            "memoryMeter": {"enabled": False},
             "networkPolicy": {"enabled": False, "allowPull": False},
             "podDisruptionBudget": {"enabled": False},
             "service": ON_NODES,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import re
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from tipbench.config import json_schema
 
 pytestmark = pytest.mark.dags
 
-ONLY_HERE = {"judge", "judge_model", "judge_timeout_hours", "collect_memory"}
+ONLY_HERE = {"judge", "judge_model", "judge_parallel", "judge_rationale", "judge_timeout_hours", "collect_memory"}
 DEFAULTS_OF_THE_CLUSTER = {"ollama_url", "mlflow_url"}
 
 
@@ -117,7 +119,8 @@ def test_the_reference_lists_the_parameters_as_they_are(dag: Any) -> None:
 
 def test_the_tasks_and_their_order(dag: Any) -> None:
     assert set(dag.task_ids) == {
-        *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare")
+        *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare"),
+        *("another_round", "next_round"),
     }
     assert dag.get_task("collect").upstream_task_ids == {"plan"}
     assert dag.get_task("export_for_judge").upstream_task_ids == {"collect"}
@@ -340,3 +343,70 @@ def test_an_evicted_pod_is_told_by_the_kubelets_words(module: ModuleType) -> Non
     pod.status = k8s.V1PodStatus(phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
     words, _, killed = module.explain(pod)
     assert killed == "Evicted" and "low on resource" in words
+
+
+# -- rounds --------------------------------------------------------------------------------------
+
+
+def module_of(dag: Any) -> Any:
+    """The DAG's file, as Airflow loaded it."""
+    return sys.modules[dag.get_task("pick_judge").python_callable.__module__]
+
+
+def test_the_runs_of_a_chain_are_numbered_behind_the_first_ones_id(dag: Any) -> None:
+    round_id = module_of(dag).round_id
+    assert round_id("manual__2026", 2) == "manual__2026__round_2"
+    assert round_id("manual__2026__round_2", 3) == "manual__2026__round_3"
+    assert round_id("manual__2026__round_3", 1) == "manual__2026"
+
+
+def test_a_round_comes_after_the_board_and_is_triggered_once(dag: Any) -> None:
+    assert dag.get_task("another_round").upstream_task_ids == {"compare"}
+    following = dag.get_task("next_round")
+    assert following.upstream_task_ids == {"another_round"}
+    assert (following.trigger_dag_id, following.skip_when_already_exists) == ("bench_collect", True)
+
+
+@pytest.mark.parametrize(
+    ("until", "said", "goes_on"),
+    [
+        ("all", None, False),
+        ("sure", {"action": "collect", "looks_taken": 1, "reason": "collect: round 2"}, True),
+        ("sure", {"action": "stop", "looks_taken": 2, "reason": "stop: a leads"}, False),
+        ("sure", {"action": "judge", "looks_taken": 1, "reason": "judge: round 2"}, None),
+        ("sure", None, None),
+    ],
+)
+def test_another_round_is_what_mlflow_says(
+    dag: Any, monkeypatch: pytest.MonkeyPatch, until: str, said: Any, goes_on: bool | None
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    module = module_of(dag)
+    tags = [] if said is None else [{"key": "tipbench.next.abc", "value": json.dumps(said)}]
+    monkeypatch.setattr(module.Mlflow, "experiment", lambda self, name: {"experiment_id": "1", "tags": tags})
+
+    class Instance:
+        def __init__(self) -> None:
+            self.pushed: dict[str, str] = {}
+            self.log = logging.getLogger("test")
+
+        def xcom_pull(self, task_ids: str, key: str) -> str:
+            return "abc"
+
+        def xcom_push(self, key: str, value: str) -> None:
+            self.pushed[key] = value
+
+    instance = Instance()
+    params = {"until": until, "mlflow_url": "http://localhost:1", "experiment": "tip-bench-x"}
+
+    def ask() -> Any:
+        return dag.get_task("another_round").python_callable(params=params, run_id="manual__1", ti=instance)
+
+    if goes_on is None:
+        with pytest.raises(AirflowFailException):
+            ask()
+        return
+    assert ask() is goes_on
+    if said is not None:
+        assert instance.pushed["next_run"] == f"manual__1__round_{said['looks_taken'] + 1}"

@@ -111,6 +111,7 @@ def test_the_pipeline_in_one_go(tipbench: Tipbench, tmp_path: Path) -> None:
     board = json.loads((out / "leaderboard.json").read_text())
     assert [c["n_judged"] for c in board["cells"]] == [4, 4]
     assert all(c["tokens_per_s"] > 0 and c["peak_memory_bytes"] > 50_000_000 for c in board["cells"])
+    assert {c["memory_source"] for c in board["cells"]} == {"own process"} and "(own process)" in done.stdout
     again = tipbench(
         "run", "--engine", "embedded", "--models", MODEL, "--prompts", "v1,v2-mentor", "--n-scenarios", 2, "--n-tips", 2,
         "--num-predict", 20, "--num-ctx", 1024, "--experiment", "tip-bench-go", "--mlflow-url", tmp_path / "store", "--out", out,

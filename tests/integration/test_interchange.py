@@ -147,36 +147,32 @@ def test_expected_scores_are_kept_and_can_be_compared_by(store: Store, tmp_path:
     assert told(bring(store, "tip-bench-exp", out.read_bytes())) == (0, 16, 0, 0, 16)
 
 
-def test_a_collected_cell_is_found_again_and_never_extended(tipbench: Tipbench, tmp_path: Path) -> None:
+def test_a_collected_cell_is_found_again_and_never_extended(store: Store, tmp_path: Path) -> None:
     from tests.fakes.ollama_server import FakeOllama
+    from tipbench.config import Config
+    from tipbench.engines.ollama import OllamaEngine
+    from tipbench.stages import collect
 
     fake = FakeOllama().start()
-    url = str(tmp_path / "store")
-    common = ["--experiment", "tip-bench-mix", "--mlflow-url", url]
-    done = tipbench(
-        "run", "--models", "small:1b", "--prompts", "v1", "--n-tips", 2, "--n-scenarios", 2, "--ollama-url", fake.url,
-        "--out", tmp_path / "report", *common,
+    config = Config(
+        models="small:1b", prompts="v1", n_tips=2, n_scenarios=2, experiment="tip-bench-mix", ollama_url=fake.url,
+        spool=str(tmp_path / "spool"),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert collect.run(config, OllamaEngine(fake.url), store).collected == 2
     fake.stop()
     out = tmp_path / "scores.csv"
-    assert tipbench("export-scores", "--out", out, *common).returncode == 0
-    again = tipbench("import", out, "--json", *common)
-    assert again.returncode == 0, again.stderr
-    assert {k: v for k, v in json.loads(again.stdout).items() if k.startswith(("new", "changed"))} == {
-        "new_candidates": 0, "new_scores": 0, "changed_scores": 0,
-    }  # fmt: skip
+    export_scores.run("tip-bench-mix", store, RUBRIC, out)
     with out.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    out.write_bytes(as_csv([*rows, {**rows[0], "index": "5", "text": "A tip of mine."}]))
-    refused = tipbench("import", out, *common)
-    assert refused.returncode == 2 and "was collected here, and wrote no such text" in refused.stderr
-    own = tmp_path / "own.csv"
-    own.write_text(f"model,prompt,scenario,text\nsmall:1b,v1,{rows[0]['scenario']},A tip of mine.\n")
-    beside = tipbench("import", own, *common)
-    assert beside.returncode == 0, beside.stderr
-    board = json.loads(tipbench("compare", "--json", *common).stdout)
-    assert {c["variant"] for c in board["cells"]} == {"engine ollama", "engine import"}
+    assert len(rows) == 4 and not any(row["judge"] for row in rows)
+    scored = [{**row, "judge": "ann", "judge_kind": "human", **dict.fromkeys(CRITERIA, 4)} for row in rows]
+    assert told(bring(store, "tip-bench-mix", as_csv(scored))) == (0, 4, 4, 0, 0)
+    with pytest.raises(InputError, match="was collected here, and wrote no such text"):
+        bring(store, "tip-bench-mix", as_csv([*scored, {**scored[0], "index": "5", "text": "A tip of mine."}]))
+    own = {"model": "small:1b", "prompt": "v1", "scenario": rows[0]["scenario"], "text": "A tip of mine."}
+    assert told(bring(store, "tip-bench-mix", as_csv([own])))[:2] == (1, 0)
+    board = compare.rank("tip-bench-mix", store, RUBRIC).leaderboard
+    assert {(c.variant, c.n_judged) for c in board.cells} == {("engine ollama", 4), ("engine import", 0)}
 
 
 # -- the gate --------------------------------------------------------------------------------------

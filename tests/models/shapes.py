@@ -184,6 +184,12 @@ class Shape:
             facts |= {"rope.scaling.original_context_length": 4096, "rope.scaling.attn_factor": 1.19}
         return facts
 
+    def tokens(self) -> dict[str, Any]:
+        """What tells the kind of the vocabulary, as Ollama's `/api/show` has it: without the lists."""
+        if self.tokenizer == "spm":
+            return {"tokenizer.ggml.model": "llama"}
+        return {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": self.pre_tokenizer}
+
 
 def _more_bits(index: int, layers: int) -> bool:
     """Does the index-th of these tensors get Q6_K?"""

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.test_validate import exchange
@@ -71,6 +71,7 @@ def test_scores_that_are_not_sure_are_refused_in_words(text: str, words: str) ->
     assert caught.value.reason == "BrokenAnswer"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='{}[]",:0123456789 \n\\abtonerlvc/<>think', max_size=200))
 def test_no_text_breaks_the_reader(text: str) -> None:
     try:
@@ -80,6 +81,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
     assert set(answer.scores) == set(WANTED) and all(s in range(1, 6) for s in answer.scores.values())
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries({c: st.integers(1, 5) for c in WANTED}),
     st.text(max_size=60),

@@ -161,7 +161,7 @@ VALID = [
 ]
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.data())
 def test_no_malformed_file_breaks_the_reader_or_slips_through(data: st.DataObject) -> None:
     """A change anywhere in a good file is either read with scores on the scale, or refused with a line."""
@@ -194,7 +194,7 @@ def test_no_malformed_file_breaks_the_reader_or_slips_through(data: st.DataObjec
         assert all(s in range(1, 6) for one in scores.values() for s in one.scores)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.binary(max_size=300), st.sampled_from(["a.csv", "a.jsonl"]))
 def test_no_bytes_break_the_reader(content: bytes, name: str) -> None:
     try:
@@ -208,7 +208,7 @@ WORDS = st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\x00")
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from(["m", "n:1b"]), st.sampled_from(["p", "q"]), st.sampled_from(["s", "t"])),

@@ -493,6 +493,25 @@ class ConsistencyBody(Body):
     n: int
 
 
+class AltTestBody(Body):
+    """The alternative annotator test, clustered by scenario; `refused` says why there is no answer."""
+
+    refused: str
+    people: int
+    items: int
+    winning_rate: float | None
+    advantage: float | None
+    passes: bool | None
+
+
+class ReplacementBody(Body):
+    """May this judge, which is no person, replace the people who scored?"""
+
+    judge: str
+    criterion: str
+    test: AltTestBody
+
+
 class Agreement(Body):
     """How far the judges agree; empty lists where it takes two judges."""
 
@@ -502,6 +521,7 @@ class Agreement(Body):
     kappa: tuple[KappaBody, ...]
     leniency: tuple[LeniencyBody, ...]
     consistency: tuple[ConsistencyBody, ...]
+    replacement: tuple[ReplacementBody, ...] = ()
     weak_below: float
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -29,10 +29,12 @@ from tipbench.catalog import Rubric, content_hash, load_rubric
 from tipbench.counting import marks
 from tipbench.counting.census import Census, Versions, take
 from tipbench.counting.judged import MANUAL, Asked, Judges
+from tipbench.counting.sample import asked_for
 from tipbench.counting.status import Status, status
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
-from tipbench.leaderboard.model import Leaderboard
+from tipbench.leaderboard.model import Leaderboard, to_json
+from tipbench.rounds import record
 from tipbench.store import Store, StoreError
 from tipbench.store.records import CellRecord, ExperimentInfo, Holdings
 
@@ -416,7 +418,15 @@ class Service:
     # -- leaderboards --------------------------------------------------------------------------
 
     async def board(
-        self, experiment: str, judges: Sequence[str] = (), *, versions: Versions = "current", fresh: bool = False
+        self,
+        experiment: str,
+        judges: Sequence[str] = (),
+        *,
+        versions: Versions = "current",
+        fresh: bool = False,
+        references: Sequence[str] = (),
+        margin: float = 0.0,
+        prefer: Literal["memory", "speed"] = "memory",
     ) -> Board:
         """The leaderboard as the experiment stands. `fresh` computes it whatever the cache says."""
         experiment_id = await self.experiment_id(experiment)
@@ -425,7 +435,15 @@ class Service:
         mark = await self.state(experiment_id)
         asked, rubric = time.monotonic(), self.rubric()
         # All that a board depends on: the rubric with its weights and words, whose scores, which versions.
-        slot = (experiment_id, tuple(sorted(judges)), versions, content_hash(rubric.model_dump(mode="json")))
+        slot = (
+            experiment_id,
+            tuple(sorted(judges)),
+            versions,
+            content_hash(rubric.model_dump(mode="json")),
+            tuple(references),
+            margin,
+            prefer,
+        )
 
         async def compute() -> _Marked[Board]:
             # Read before comparing: a change in between is then seen next time.
@@ -433,8 +451,21 @@ class Service:
             if fresh:
                 self._known.forget(experiment_id)
             known = await self.known(experiment_id)
+            race = await self.in_store(record.read, self.store, experiment_id, rubric.hash)
+            tags = await self.in_store(self.store.experiment_tags, experiment_id) if references else {}
             value = await self.at_work(
-                _board, experiment, known, rubric, tuple(sorted(judges)), versions, (mark, *slot)
+                _board,
+                experiment,
+                known,
+                rubric,
+                versions,
+                (mark, *slot),
+                judges=tuple(sorted(judges)),
+                references=tuple(references),
+                margin=margin,
+                prefer=prefer,
+                samples=asked_for(tags, rubric.hash),
+                race=race,
             )
             return _Marked(mark, value, time.monotonic(), 0.0)
 
@@ -502,14 +533,15 @@ def _digest(known: Known, rubric_hash: str, name: str) -> Digest:
 
 
 def _board(
-    experiment: str, known: Known, rubric: Rubric, judges: Sequence[str], versions: Versions, key: Sequence[object]
+    experiment: str, known: Known, rubric: Rubric, versions: Versions, key: Sequence[object], **options: Any
 ) -> Board:
     from tipbench.stages import compare  # numpy and scipy: only when a leaderboard is first asked for
 
-    ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, judges=judges, versions=versions)
+    ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, versions=versions, **options)
     board = ranking.leaderboard
     renderings = {
         "json": board.model_dump_json(by_alias=True, indent=1) + "\n",
+        "json1": to_json(board, schema=1, indent=1) + "\n",
         "md": to_markdown(board),
         "csv": to_csv(board),
     }

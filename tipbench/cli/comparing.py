@@ -133,9 +133,10 @@ def compare_cells(
             schema=schema,
         )
         board = result.leaderboard
+        place = out or str(config.store_url)
         tell_once(
             config, store, result.run_id,
-            lambda: board_ready(board.experiment, board.headline, len(board.cells), sum(c.n_judged for c in board.cells), out or config.store_url),
+            lambda: board_ready(board.experiment, board.headline, len(board.cells), sum(c.n_judged for c in board.cells), place),
         )  # fmt: skip
     if out is not None:
         from tipbench.files import write_whole
@@ -182,10 +183,10 @@ def gate_cells(
         )
     body = gate.model_dump_json(by_alias=True, indent=2)
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "gate.json").write_text(body + "\n", encoding="utf-8")
-        (folder / "gate.md").write_text(to_markdown(gate), encoding="utf-8")
+        from tipbench.files import write_whole
+
+        write_whole(Path(out) / "gate.json", (body + "\n").encode())
+        write_whole(Path(out) / "gate.md", to_markdown(gate).encode())
     if as_json:
         click.echo(body)
     else:

@@ -6,12 +6,14 @@ import click
 
 from tipbench.cli.options import config_options, json_option
 from tipbench.cli.printing import me, print_json, where
+from tipbench.cli.root import Command
 from tipbench.cli.services import store_of
 from tipbench.config import Config, split_list
 
 
 @click.command(
     "import",
+    cls=Command,
     short_help="Bring outputs and scores of your own, as CSV or JSONL.",
     epilog="\b\nExample:\n  tipbench import scores.csv --experiment tip-bench-own --dry-run",
 )
@@ -53,12 +55,12 @@ def import_table(config: Config, file: str, ignore: str, dry_run: bool, as_json:
     )
     if not dry_run:
         step = "compare" if result.judges else "judge export --out judge.json"
-        rubric = f" --rubric {config.rubric}" if config.rubric else ""
-        click.echo(f"Next: {me()} {step} --experiment {result.experiment}{rubric}{where(config)}")
+        click.echo(f"Next: {me()} {step} --experiment {result.experiment}{where(config, 'rubric')}")
 
 
 @click.command(
     "export-scores",
+    cls=Command,
     short_help="Write outputs and scores as CSV or JSONL.",
     epilog="\b\nExample:\n  tipbench export-scores --experiment tip-bench-auto --out scores.csv",
 )

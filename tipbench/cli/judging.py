@@ -22,7 +22,7 @@ from tipbench.cli.printing import console, me, print_json, rubric_for, typed, wh
 from tipbench.cli.root import InOrder
 from tipbench.cli.services import claimed, store_of, tell_once
 from tipbench.config import Config, split_list
-from tipbench.errors import EXIT_SOME_FAILED
+from tipbench.errors import EXIT_SOME_FAILED, InputError
 from tipbench.outcome import leave
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ def judge() -> None:
 @click.option("--aside", is_flag=True, help="Keep a file that already holds scores under another name, and go on.")
 @click.option("--expect", "expected", multiple=True, metavar="MODELS",
               help="Fail when none of these models (comma-separated) has anything to judge.")  # fmt: skip
+@click.option("--sample", "n_sample", type=whole_number(0, 400), default=0, metavar="K",
+              help="Only K scenarios, drawn at random by --seed: what reference judges score (compare --reference). Asking again "
+              "gives what is left of it.")  # fmt: skip
+@click.option("--tips", "sample_tips", type=whole_number(0, 200), default=0, metavar="T",
+              help="With --sample: T tips of each cell, drawn at random. Default: all.")  # fmt: skip
 @json_option
 def judge_export(
     config: Config,
@@ -71,6 +76,8 @@ def judge_export(
     force: bool,
     aside: bool,
     expected: tuple[str, ...],
+    n_sample: int,
+    sample_tips: int,
     as_json: bool,
     **engine: Any,
 ) -> None:
@@ -83,6 +90,8 @@ def judge_export(
     from tipbench.notice import judge_wanted
     from tipbench.stages import export
 
+    if sample_tips and not n_sample:
+        raise InputError("--tips needs --sample K")
     if not aside:
         guard_scores(Path(out), force)
     asked = asked_judge(config, asked_for, **engine)
@@ -97,6 +106,8 @@ def judge_export(
             seed=seed,
             repeats=repeats,
             expect=split_list(",".join(expected)),
+            n_sample=n_sample,
+            sample_tips=sample_tips,
         )
         wanted = result.n_items - result.n_repeats
         if wanted and (asked is None or asked.who not in (LLM, BASELINE, ANYONE)) and not _is_program(asked_for):

@@ -113,7 +113,19 @@ def next_(config: Config, take_back: str, name: str, reason: str, as_json: bool)
     short_help="How small a difference a design could detect.",
     epilog="\b\nExample:\n  tipbench plan --n-scenarios 8 --n-tips 5 --judges 2",
 )
-@config_options("models", "prompts", "n_tips", "n_scenarios", "experiment", "mlflow_url", "scenarios", "rubric")
+@config_options(
+    "models",
+    "prompts",
+    "n_tips",
+    "n_scenarios",
+    "experiment",
+    "mlflow_url",
+    "scenarios",
+    "rubric",
+    "until",
+    "block",
+    "margin",
+)
 @click.option("--judges", default=1, show_default=True, type=whole_number(1, 1000), help="Judges who score every tip.")
 @click.option("--power", default=0.8, show_default=True, type=number_between(0.01, 0.999),
               help="Chance of detecting a difference of the size that is printed.")  # fmt: skip

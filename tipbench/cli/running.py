@@ -147,7 +147,15 @@ def _goes_on(config: Config, spec: str, name: str | None, engine: dict[str, Any]
             asked=_asked(config, spec, name, engine),
         )
     if not quiet:
-        stage.render(result, console())
+        # A person who is judging learns how far it is, and nothing of who is in or out before it is over.
+        if spec == "terminal" and result.action != "stop":
+            click.echo(
+                f"{result.experiment}: {result.looks_taken} of at most {result.looks_planned} looks taken; not sure yet."
+            )
+        else:
+            stage.render(result, console())
+        if spec == "terminal" and result.action == "stop":
+            click.echo("You can stop here: the decision is made.")
         if result.action == "judge":
             click.echo("Not all tips of this round are scored; the same command goes on from here.")
     return result.action == "collect"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from tipbench.counting.identity import Labels, Meaning, Row, options_of
+from tipbench.counting.identity import ENGINE, Labels, Meaning, Row, options_of
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings
 
 Standing = Literal["counted", "failed", "superseded", "twin"]
@@ -233,7 +233,9 @@ def _with_variants(rows: Sequence[RowInfo]) -> list[RowInfo]:
         if not info.stale_columns and len({one.row.prompt_hash for one in same}) > 1 and not info.current:
             words.append(f"prompt {_short(info.row.prompt_hash)}")
         for place, name in enumerate(OPTIONS):
-            if len({one.row.options[place] for one in peers}) > 1:
+            if name != ENGINE and info.row.imported:
+                continue
+            if len({one.row.options[place] for one in peers if name == ENGINE or not one.row.imported}) > 1:
                 words.append(f"{name} {info.row.options[place] or 'unknown'}")
         found.append(
             RowInfo(

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from tipbench.catalog import content_hash
 from tipbench.store.records import OPTIONS, CellRecord, Collection
 
+ENGINE = "engine"
+IMPORTED = "import"
+"""What stands for the engine of texts that came from elsewhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -20,6 +24,11 @@ class Row:
     digest: str
     prompt_hash: str
     options: tuple[str, ...]
+
+    @property
+    def imported(self) -> bool:
+        """Texts that came from elsewhere: of their options nothing is known, and their engine says so."""
+        return self.options[OPTIONS.index(ENGINE)].startswith(IMPORTED)
 
     @property
     def id(self) -> str:

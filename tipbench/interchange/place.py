@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tipbench.counting.census import Census, Entry
-from tipbench.counting.identity import Row, cell_id, unknown
+from tipbench.counting.identity import IMPORTED, Row, cell_id, unknown
 from tipbench.interchange.table import CellKey, Table, TableCell
 from tipbench.store.records import OPTIONS, CellRecord, text_hash
 
-ENGINE = "import"
-"""What stands for the engine of texts that came from elsewhere: a row of their own beside collected ones of the same names."""
+ENGINE = IMPORTED
+"""The engine of imported texts: a row of their own beside collected ones of the same names."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ import krippendorff
 import numpy as np
 import numpy.typing as npt
 
+from tipbench.stats import AltTest, alternative_annotator_test
+
 FloatArray = npt.NDArray[np.float64]
 
 WEAK_ALPHA = 0.667
@@ -214,6 +216,41 @@ def self_consistency(ratings: Ratings) -> list[Consistency]:
             )
         )
     return found
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """May a judge that is no person replace people, by the alternative annotator test, on one criterion?"""
+
+    judge: str
+    criterion: str
+    test: AltTest
+
+
+def may_replace(
+    ratings: Ratings, criteria: Sequence[str], people: Sequence[str], judges: Sequence[str]
+) -> list[Replacement]:
+    """The alternative annotator test of each judge on each criterion, items being candidates and scenarios clusters."""
+    candidates = sorted({c for name in people for c in ratings.scores.get(name, {})})
+    scenarios = [ratings.scenario_of[c] for c in candidates]
+
+    def row(name: str, criterion: str) -> list[float]:
+        scores = ratings.scores.get(name, {})
+        return [float(scores.get(c, {}).get(criterion, np.nan)) for c in candidates]
+
+    return [
+        Replacement(
+            judge,
+            criterion,
+            alternative_annotator_test(
+                np.array([row(name, criterion) for name in people]).reshape(len(people), len(candidates)),
+                row(judge, criterion),
+                scenarios,
+            ),
+        )
+        for judge in judges
+        for criterion in criteria
+    ]
 
 
 def _common(

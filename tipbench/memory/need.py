@@ -60,17 +60,28 @@ CACHE_ELEMENT: Mapping[str, float] = {"f16": 2.0, "bf16": 2.0, "f32": 4.0, "q8_0
 BATCH = 512
 """Tokens that a prompt is read in at once (`num_batch`, api/types.go)."""
 CACHE_PADDING = 256
-MASK_ELEMENT = 6
-"""Bytes of the attention mask for one token and one cell: f32 as it is made, f16 as it is used."""
-SCORED = 2048
-"""Cells over which the scores of all heads are counted where there is no flash attention; they are made for what is filled."""
+MASK_ELEMENT: Mapping[Loader, int] = {"ollama": 9, "llama": 6, "embedded": 6}
+"""Bytes of the attention mask for one token and one cell: f32 as it is made, f16 as it is used. Ollama's own engine makes it in Go
+first (`buildMask`, kvcache/causal.go); its 9 are measured, since part of that is collected again."""
+MANIFEST = 64 * 1024**2
+"""Most bytes of a model's files that are no weights (vocabulary, template, licence). More is a projector or an adapter, which is
+loaded too."""
+FILLED = 2048
+"""Cells that a prompt fills. llama.cpp's mask, and the scores of all heads without flash attention, are for what is filled;
+Ollama's own engine makes the mask of the whole cache when it reserves its buffers (`reserveWorstCaseGraph`, runner.go)."""
+TOUCHED = 1.3
+"""What a batch takes over the tensors of one layer: copies in the order that a product wants are there side by side. Measured."""
 MIB = 1024**2
-OVERHEAD: Mapping[Loader, tuple[int, int]] = {
-    "ollama": (110 * MIB, 600),
-    "llama": (110 * MIB, 600),
-    "embedded": (20 * MIB, 350),
+OVERHEAD: Mapping[Loader, tuple[int, int, int]] = {
+    "ollama": (120 * MIB, 40, 0),
+    "llama": (110 * MIB, 100, 390),
+    "embedded": (12 * MIB, 250, 140),
 }
-"""Bytes that server and runner take themselves, and for each token of the vocabulary (both hold it). Measured."""
+"""Bytes that server and runner take themselves, for each token of the vocabulary and for each of its merges (llama.cpp's runner
+and, for its models, the server both hold them; Ollama's own engine less). Measured."""
+LLAMA3_MERGES = 2.19
+"""Merges for each token in the vocabulary of Llama 3 (280,147 for 128,256): `/api/show` leaves the list out. Others have about
+one a token."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,8 @@ class ModelShape:
     layers: tuple[LayerCache, ...]
     context: int
     """What it was trained for; 0 where that is not stated."""
+    merges: int = 0
+    """Of a byte-pair vocabulary."""
     recurrent: int = 0
     """Elements of f32 state that a slot keeps in layers without attention."""
 
@@ -175,6 +188,8 @@ def shape_of(metadata: Mapping[str, Any], tensors: Sequence[Tensor], file_size: 
     sizes = [t.size for t in tensors]
     counted = sum(size for size in sizes if size is not None)
     weights = counted if tensors and None not in sizes else file_size
+    if file_size and weights and not 0 <= file_size - weights <= MANIFEST:
+        weights = file_size
     if not weights:
         return None
     tied = embedding is not None and "output.weight" not in by_name
@@ -195,6 +210,7 @@ def shape_of(metadata: Mapping[str, Any], tensors: Sequence[Tensor], file_size: 
         feed_forward=_feed_forward(own, tensors),
         layers=layers,
         context=_whole(own.get("context_length")),
+        merges=_merges(metadata, embedding.shape[-1] if embedding else _whole(own.get("vocab_size"))),
         recurrent=_recurrent(own, n_layers, layers),
     )
 
@@ -245,6 +261,16 @@ def _feed_forward(own: Mapping[str, Any], tensors: Sequence[Tensor]) -> int:
     dense = _largest(t.shape[0] for t in tensors if t.name.endswith("ffn_down.weight"))
     each = _largest(t.shape[0] for t in tensors if t.name.endswith("ffn_down_exps.weight"))
     return max(dense, each * max(experts, 1)) or _largest(own.get("feed_forward_length"))
+
+
+def _merges(metadata: Mapping[str, Any], vocabulary: int) -> int:
+    """How many merges the vocabulary has: as listed, else as vocabularies of its kind have."""
+    listed = metadata.get("tokenizer.ggml.merges")
+    if isinstance(listed, list) and listed:
+        return len(listed)
+    if metadata.get("tokenizer.ggml.model") != "gpt2":
+        return 0
+    return int(vocabulary * (LLAMA3_MERGES if metadata.get("tokenizer.ggml.pre") == "llama-bpe" else 1))
 
 
 def _recurrent(own: Mapping[str, Any], n_layers: int, layers: Sequence[LayerCache]) -> int:
@@ -302,18 +328,19 @@ def compute_buffers(shape: ModelShape, setting: Setting) -> int:
     """Bytes of a prompt's batch on its way through the layers, as far as they are touched.
 
     llama.cpp and Ollama reserve the largest graph there can be and touch what a batch needs of it: residual, norm, query, keys and
-    values, gate and up of `BATCH` tokens in f32, the attention mask in f32 and f16 over the context, the logits; without flash
-    attention the scores of every head. Threads keep the activations of a product as 8-bit blocks beside it.
+    values, gate and up of `BATCH` tokens in f32, the attention mask, the logits; without flash attention the scores of every head.
+    Threads keep the activations of a product as 8-bit blocks beside it.
     """
     loader = setting.loader or shape.loader
     context = min(setting.num_ctx, shape.context or setting.num_ctx)
     batch = min(BATCH, context)
     widest = 3 * shape.width + shape.query + 2 * shape.keys + 2 * shape.feed_forward
-    buffers = batch * 4 * widest + batch * max(shape.feed_forward, shape.width, shape.query) * 34 // 32
-    cells = _padded(context) * (setting.parallel if loader == "ollama" else 1)
-    buffers += batch * cells * MASK_ELEMENT
+    blocks = max(shape.feed_forward, shape.width, shape.query) * 34 // 32
+    buffers = int(batch * (4 * widest + blocks) * TOUCHED)
+    cells = _padded(context) * setting.parallel if loader == "ollama" else min(_padded(context), FILLED)
+    buffers += batch * cells * MASK_ELEMENT[loader]
     if not _flash(shape, setting, loader):
-        buffers += batch * min(cells, SCORED) * shape.heads * 4
+        buffers += batch * min(cells, FILLED) * shape.heads * 4
     return buffers + shape.vocabulary * 4 * (setting.parallel + 2)
 
 
@@ -335,12 +362,12 @@ def _loaded_weights(shape: ModelShape, loader: Loader) -> int:
 def estimate(shape: ModelShape, setting: Setting) -> MemoryEstimate:
     """What the model will take under this setting, in bytes: the server's processes together, or what this process grows by."""
     loader = setting.loader or shape.loader
-    base, token = OVERHEAD[loader]
+    base, token, merge = OVERHEAD[loader]
     return MemoryEstimate(
         weights=_loaded_weights(shape, loader),
         kv_cache=kv_cache(shape, setting),
         compute=compute_buffers(shape, setting),
-        overhead=base + token * shape.vocabulary,
+        overhead=base + token * shape.vocabulary + merge * shape.merges,
     )
 
 

@@ -119,7 +119,42 @@ class Addresses(str):
 
 def revealed(text: str) -> str:
     """The text with the credentials that belong to it, for a process of ours; never for a message."""
-    return text.reveal() if isinstance(text, Address | Addresses) else text
+    return text.reveal() if isinstance(text, Address | Addresses | Hidden) else text
+
+
+class Hidden(str):
+    """A URL that is a secret as a whole, such as a chat tool's incoming webhook: as text it is the host alone."""
+
+    _url: str
+
+    def __new__(cls, url: str) -> Hidden:
+        """`url` is the whole of it."""
+        from urllib.parse import urlsplit
+
+        try:
+            host = urlsplit(url).hostname or ""
+        except ValueError:
+            host = ""
+        made = super().__new__(cls, f"{url.split('://', 1)[0]}://{host}/{MASK}" if host else MASK)
+        made._url = url
+        remember(url)
+        return made
+
+    def __getnewargs__(self) -> tuple[str]:
+        return (str(self),)
+
+    def __deepcopy__(self, memo: object) -> Hidden:
+        return self
+
+    def __copy__(self) -> Hidden:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Hidden, (str(self),))
+
+    def reveal(self) -> str:
+        """The URL, for whoever calls it."""
+        return self._url
 
 
 def has_credentials(value: object) -> bool:

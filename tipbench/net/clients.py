@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import httpx
 from tipbench.errors import InputError
 from tipbench.net.address import Address, Credentials, masked
 from tipbench.net.proxies import Proxy, proxy_for
-from tipbench.net.secret import Secret, bearer, from_environment, has_control, hide
+from tipbench.net.secret import Secret, bearer, from_environment, has_control, hide, remember
 
 BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 """Variables that may name a file of certificates to trust, the first one that is set; `SSL_CERT_DIR` names a folder."""
@@ -139,15 +140,18 @@ def open_client(
 ) -> Client:
     """A client whose relative URLs start at `address`.
 
-    Who we are comes from the address's own credentials, else from `token` (sent as a bearer token), else from `account`. Raises
+    Who we are comes from the address's own credentials, else from `account`, else from `token` (sent as a bearer token). Raises
     InputError, in a sentence without secrets, for a token that no header can carry, a proxy that cannot be used, and certificates
     that cannot be read.
     """
     proxy = proxy_for(address, environ)
-    account = address.credentials or (None if token else account)
+    account = address.credentials or account
     sent = dict(headers or {})
     if account is None and token:
         sent |= bearer(token, f"the token for {name}")
+    if account is not None:
+        # A server may say back what it was sent, as it was sent.
+        remember(b64encode(f"{account.user}:{account.password.reveal()}".encode()).decode())
     auth = httpx.BasicAuth(account.user, account.password.reveal()) if account is not None else None
     verify: Any = False
     if address.parts.scheme == "https" or (proxy is not None and proxy.url.startswith("https")):

@@ -12,6 +12,9 @@ MASK = "***"
 SHORTEST = 6
 """Characters from which a secret is looked for in foreign words; a shorter one would tear ordinary words apart."""
 
+_HOLDERS = ("TOKEN", "PASSWORD", "API_KEY", "SECRET", "SECRET_KEY", "ACCESS_KEY")
+"""How the names of variables end that hold secrets, whoever's."""
+
 _known: set[str] = set()
 
 
@@ -84,6 +87,7 @@ def remember(value: str) -> None:
 
 def hide(words: str) -> str:
     """The words with every secret that this process has read taken out: a server may send back what it was sent."""
-    for value in sorted(_known, key=len, reverse=True):
+    held = {value.strip() for name, value in os.environ.items() if name.upper().endswith(_HOLDERS)}
+    for value in sorted(_known | {value for value in held if len(value) >= SHORTEST}, key=len, reverse=True):
         words = words.replace(value, MASK)
     return words

@@ -6,6 +6,7 @@ stands. So a run that is killed and begun again, or two that run at once, read t
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from tipbench.catalog import content_hash
 from tipbench.errors import InputError
 from tipbench.store import Store
 from tipbench.store.part import now_ms
+
+NEXT = "tipbench.next."
+"""On the experiment: what comes next, by the first twelve digits of the rubric's hash."""
 
 
 class _Event(BaseModel):
@@ -228,6 +232,14 @@ def take_back(store: Store, experiment_id: str, rubric_hash: str, name: str, *, 
             experiment_id, f"back/{rubric_hash[:12]}/{number}/{member.row}", event.model_dump(mode="json")
         )
     return out[0]
+
+
+def note_next(store: Store, experiment_id: str, rubric_hash: str, action: str, looks_taken: int, reason: str) -> None:
+    """Keep a copy of what comes next on the experiment, where the DAG reads it. It decides nothing here."""
+    value = json.dumps({"action": action, "looks_taken": looks_taken, "reason": reason[:1000]})
+    key = f"{NEXT}{rubric_hash[:12]}"
+    if store.notes(experiment_id, key).get("") != value:
+        store.note(experiment_id, key, value)
 
 
 def note_look(store: Store, experiment_id: str, rubric_hash: str, look: RecordedLook) -> None:

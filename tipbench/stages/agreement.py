@@ -16,9 +16,11 @@ from tipbench.judging.agreement import (
     Consistency,
     Kappa,
     Leniency,
+    Replacement,
     alpha_by_criterion,
     is_weak,
     leniency,
+    may_replace,
     pairwise_kappa,
     self_consistency,
 )
@@ -36,6 +38,8 @@ class AgreementResult:
     kappa: tuple[Kappa, ...]
     leniency: tuple[Leniency, ...]
     consistency: tuple[Consistency, ...]
+    replacement: tuple[Replacement, ...] = ()
+    """Of each judge that is no person and each criterion: may it replace the people?"""
 
 
 def run(experiment: str, store: Store, rubric: Rubric) -> AgreementResult:
@@ -55,6 +59,14 @@ def run(experiment: str, store: Store, rubric: Rubric) -> AgreementResult:
         kappa=tuple(pairwise_kappa(rated, criteria)) if several else (),
         leniency=tuple(leniency(rated, criteria)) if several else (),
         consistency=tuple(self_consistency(rated)),
+        replacement=tuple(
+            may_replace(
+                rated,
+                criteria,
+                [j for j in judges if who.kinds[j] == "human"],
+                [j for j in judges if who.kinds[j] in ("llm", "agent")],
+            )
+        ),
     )
 
 
@@ -71,6 +83,32 @@ def render(result: AgreementResult, console: Console) -> None:
         _kappas(result, console)
         _leniency(result, console)
     _consistency(result, console)
+    _replacement(result, console)
+
+
+def _replacement(result: AgreementResult, console: Console) -> None:
+    if not result.replacement:
+        return
+    told = [one for one in result.replacement if not one.test.refused]
+    console.print(
+        "\nMay a judge replace people? The alternative annotator test (arXiv 2501.10970), with scenarios as clusters."
+    )
+    for reason in dict.fromkeys(one.test.refused for one in result.replacement if one.test.refused):
+        console.print(f"It cannot be told: {reason}.")
+    if told:
+        table = _table("judge", "criterion", "preferred to", "as near as a person", "people", "")
+        for one in told:
+            test = one.test
+            verdict = "may replace people" if test.passes else "may not"
+            table.add_row(
+                escape(one.judge),
+                escape(one.criterion),
+                f"{test.winning_rate or 0:.0%}",
+                f"{test.advantage or 0:.0%}",
+                str(test.people),
+                verdict,
+            )
+        console.print(table)
 
 
 def _table(*titles: str) -> Table:

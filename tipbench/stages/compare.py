@@ -23,6 +23,7 @@ from tipbench import __version__
 from tipbench.catalog import Rubric
 from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips, take
 from tipbench.counting.judged import Judges
+from tipbench.counting.sample import Sample, asked_for
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
 from tipbench.judging.cautions import few_scenarios, follow_length, of_one_family, unsteady
 from tipbench.judging.checks import reasons
@@ -51,6 +52,7 @@ from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
 from tipbench.rounds import record
 from tipbench.rounds.standing import advance, stand
+from tipbench.rounds.words import next_step
 from tipbench.stats import Bias, choose, pareto_front
 from tipbench.store import Store
 from tipbench.store.memory import measured
@@ -120,7 +122,9 @@ def run(
     """
     experiment_id = store.require_experiment(experiment)
     if record.read(store, experiment_id, rubric.hash).members:
-        advance(store, experiment_id, take(store.holdings(experiment_id)), rubric, margin=rubric.margin(margin))
+        census = take(store.holdings(experiment_id))
+        step = next_step(experiment, advance(store, experiment_id, census, rubric, margin=rubric.margin(margin)))
+        record.note_next(store, experiment_id, rubric.hash, step.action, step.looks_taken, step.reason)
     ranking = rank(
         experiment,
         store,
@@ -180,6 +184,7 @@ def rank(
     """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
     experiment_id = store.require_experiment(experiment)
     holdings = store.holdings(experiment_id)
+    samples = asked_for(store.experiment_tags(experiment_id), rubric.hash) if references else []
     return rank_holdings(
         experiment,
         holdings,
@@ -193,6 +198,7 @@ def rank(
         seed=seed,
         versions=versions,
         scores=scores,
+        samples=samples,
         race=record.read(store, experiment_id, rubric.hash),
     )
 
@@ -211,6 +217,7 @@ def rank_holdings(
     seed: int = 0,
     versions: Versions = "current",
     scores: Scores = "whole",
+    samples: Sequence[Sample] = (),
     race: record.Race | None = None,
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
@@ -246,7 +253,9 @@ def rank_holdings(
     summaries = _with_biases(summaries, opinion, [groups[i].info for i in range(len(groups))])
     warnings += _cautions(rows, summaries, groups, records)
     margin = rubric.margin(margin)
-    drawn = bool(references) and _drawn(holdings, references, board, records)
+    entries = [entry for _, row in board for entry in row]
+    named = opinion.reference.judges if opinion.reference is not None else ()
+    drawn = any(one.is_what(named, entries, who) for one in samples)
     if opinion.reference is not None and not drawn:
         warnings.append(
             f"The scores of {', '.join(opinion.reference.judges)} are not a sample drawn at random that is complete; they are taken "
@@ -385,15 +394,6 @@ def _group(
     return group
 
 
-def _without_expected(records: Mapping[str, Sequence[ScoreRecord]]) -> list[str]:
-    """Judges whose whole scores stand in, because they gave no expected ones."""
-    missing: Counter[str] = Counter()
-    for one in (r for rs in records.values() for r in rs):
-        missing[one.judge] += len(one.scores.keys() - one.expected.keys())
-    left = ", ".join(f"{judge} ({n})" for judge, n in sorted(missing.items()) if n)
-    return [f"Whole scores stand in where a judge gave no expected ones: {left}."] if left else []
-
-
 def _opinion(
     board: Sequence[tuple[RowInfo, Sequence[Entry]]],
     records: Mapping[str, Sequence[ScoreRecord]],
@@ -430,6 +430,15 @@ def _opinion(
         confidence=CONFIDENCE,
         bounds=bounds,
     )
+
+
+def _without_expected(records: Mapping[str, Sequence[ScoreRecord]]) -> list[str]:
+    """Judges whose whole scores stand in, because they gave no expected ones."""
+    missing: Counter[str] = Counter()
+    for one in (r for rs in records.values() for r in rs):
+        missing[one.judge] += len(one.scores.keys() - one.expected.keys())
+    left = ", ".join(f"{judge} ({n})" for judge, n in sorted(missing.items()) if n)
+    return [f"Whole scores stand in where a judge gave no expected ones: {left}."] if left else []
 
 
 def _cell(
@@ -650,16 +659,6 @@ def _choice(
         else "no number of scenarios that can be named would tell"
     )
     return Nearest(model=cell.model, prompt=cell.prompt, variant=cell.variant, scenarios=found.scenarios, why=why)
-
-
-def _drawn(
-    holdings: Holdings,
-    references: Sequence[str],
-    board: Sequence[tuple[RowInfo, Sequence[Entry]]],
-    records: Mapping[str, Sequence[ScoreRecord]],
-) -> bool:
-    """Is there a request for a random sample, of which the references have scored every tip that is on the board?"""
-    return False
 
 
 def _judges(

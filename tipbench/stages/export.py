@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tipbench.catalog import Rubric
-from tipbench.counting import marks
+from tipbench.counting import marks, sample
 from tipbench.counting.census import Census
 from tipbench.counting.judged import ANYONE, BASELINE, LLM, MANUAL, Asked, Judges
+from tipbench.counting.sample import Sample
 from tipbench.errors import InputError
 from tipbench.judging.blinding import blind, export_id, mask_names
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
@@ -44,19 +45,47 @@ def run(
     seed: int = 0,
     repeats: float = 0.05,
     expect: Sequence[str] = (),
+    n_sample: int = 0,
+    sample_tips: int = 0,
 ) -> ExportResult:
     """An exchange file with every candidate that waits, under `rubric`, for who was asked.
 
-    That is `asked`, else the judge named `judge`, else anybody but the baseline. `repeats` is the share of items shown
+    That is `asked`, else the judge named `judge`, else anybody but the baseline. With `n_sample`, only what waits of a random
+    sample of so many scenarios, and `sample_tips` of each cell's tips (0: all), for a person or an agent unless somebody is
+    named; the request is kept in the store. `repeats` is the share of items shown
     twice. The same call on the same state gives the same file. Raises InputError when there is no such experiment, or when
     `expect` names models and none of them has a finished cell that counts.
     """
     if judge is not None:
         identify(judge, "human", "--judge")
-    asked = asked or (Asked(judge) if judge else Asked())
+    asked = asked or (Asked(judge) if judge else Asked(MANUAL) if n_sample else Asked())
     experiment_id = store.require_experiment(experiment)
     census = marks.refresh(store, experiment_id, rubric.hash, asked)
-    return from_census(experiment, experiment_id, census, store, rubric, judge, asked, seed, repeats, expect)
+    wanted = None
+    if n_sample:
+        wanted = _request(store, experiment_id, census, rubric.hash, asked, n_sample, sample_tips, seed)
+    return from_census(experiment, experiment_id, census, store, rubric, judge, asked, seed, repeats, expect, wanted)
+
+
+def _request(
+    store: Store,
+    experiment_id: str,
+    census: Census,
+    rubric_hash: str,
+    asked: Asked,
+    n_sample: int,
+    tips: int,
+    seed: int,
+) -> Sample:
+    """The sample that was asked for before in these words, else a new one, kept."""
+    tag = sample.key(rubric_hash, asked)
+    tags = store.notes(experiment_id, "")
+    for kept in sample.asked_for({tag: tags.get(tag, "")}, rubric_hash):
+        if (kept.seed, kept.tips, len(kept.scenarios)) == (seed, tips, n_sample):
+            return kept
+    drawn = sample.draw(census, n_sample, tips, seed)
+    store.note(experiment_id, tag, drawn.to_text())
+    return drawn
 
 
 def from_census(
@@ -70,13 +99,17 @@ def from_census(
     seed: int = 0,
     repeats: float = 0.05,
     expect: Sequence[str] = (),
+    wanted: Sample | None = None,
 ) -> ExportResult:
     """The same from a census at hand; the marks in MLflow are left alone."""
     cells = [entry.cell for entry in census.counted]
     if expect and not any(cell.model in expect for cell in cells):
         raise _nothing_to_judge(experiment, [e.cell for e in census.failed], expect)
     judges = Judges(cells, rubric.hash)
-    pending = [(cell, indices) for cell in cells if (indices := judges.pending(cell, asked))]
+    if wanted is None:
+        pending = [(cell, indices) for cell in cells if (indices := judges.pending(cell, asked))]
+    else:
+        pending = [(e.cell, indices) for e in census.counted if (indices := wanted.pending(e, judges, asked))]
     texts = _texts([cell for cell, _ in pending], store)
     models = sorted({entry.cell.model for entry in census.entries})
     prompts = sorted({entry.cell.prompt for entry in census.entries})

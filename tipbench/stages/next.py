@@ -35,7 +35,9 @@ def run(
     if take_back:
         advance(store, experiment_id, census, rubric, margin=margin, asked=asked)
         record.take_back(store, experiment_id, rubric.hash, take_back, by=by, reason=reason)
-    return next_step(experiment, advance(store, experiment_id, census, rubric, margin=margin, asked=asked))
+    result = next_step(experiment, advance(store, experiment_id, census, rubric, margin=margin, asked=asked))
+    record.note_next(store, experiment_id, rubric.hash, result.action, result.looks_taken, result.reason)
+    return result
 
 
 def render(result: Next, console: Console) -> None:

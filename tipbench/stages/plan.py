@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -12,7 +13,16 @@ from tipbench.config import Config
 from tipbench.counting.census import take
 from tipbench.counting.judged import Judges
 from tipbench.errors import InputError
-from tipbench.stats import SD_INTERACTION, SD_JUDGE, SD_TIP, minimum_detectable_difference, variance_components
+from tipbench.stats import (
+    LIKENESS_OF_JUDGES,
+    SD_INTERACTION,
+    SD_JUDGE,
+    SD_TIP,
+    minimum_detectable_difference,
+    variance_components,
+    with_another_judge,
+)
+from tipbench.stats.sequential import make_horizon, race
 from tipbench.store import Store
 
 
@@ -26,6 +36,30 @@ class Alternative:
     n_judges: int
     candidates: int
     difference: float | None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a race is expected to cost where the truth is so; simulated."""
+
+    truth: str
+    work: float
+    """Tips to write and score, as a share of the full design's."""
+    tied: float
+    """Cells left at the end."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """A design in rounds."""
+
+    block: int
+    looks: int
+    expected: tuple[Expected, ...]
+    margin: float
+    margin_scenarios: int | None
+    """Scenarios after which two truly equal cells are shown to be equal within `margin` with `power`; None without a margin, or when
+    ten times the scenarios would not do."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +82,27 @@ class PlanResult:
     difference: float | None
     """Smallest true difference from the best that is found with `power`; None with fewer than two cells or scenarios."""
     alternatives: tuple[Alternative, ...]
+    references: tuple[ReferencePlan, ...] = ()
+    """What people's scores of a sample would detect, with another judge's scores on all (compare --reference)."""
+    rounds: Rounds | None = None
+    """The same design in rounds, for until = sure; None with fewer than two cells or scenarios."""
+
+
+@dataclass(frozen=True)
+class ReferencePlan:
+    """Reference judges on a sample of the planned scenarios."""
+
+    n_scenarios: int
+    scores: int
+    """Tips that each of them scores."""
+    alone: float
+    """Smallest difference detectable from their scores alone."""
+    difference: float
+    """The same with another judge's scores on all scenarios."""
+
+
+REFERENCES = (6, 8, 16, 30)
+"""Sizes of samples that a plan looks at, where the design has more scenarios."""
 
 
 def run(config: Config, *, judges: int, power: float, store: Store | None = None) -> PlanResult:
@@ -83,6 +138,13 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
         candidates = n_cells * scenarios * tips
         return Alternative(change, scenarios, tips, n_judges, candidates, detectable(scenarios, tips, n_judges))
 
+    def reference(k: int) -> ReferencePlan | None:
+        alone = detectable(k, config.n_tips, judges)
+        if alone is None:
+            return None
+        together = with_another_judge(alone, k, n_scenarios)
+        return ReferencePlan(k, n_cells * k * config.n_tips, alone, together)
+
     candidates = n_cells * n_scenarios * config.n_tips
     return PlanResult(
         n_cells=n_cells,
@@ -102,7 +164,55 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
             alternative("twice the tips", n_scenarios, 2 * config.n_tips, judges),
             alternative("one more judge", n_scenarios, config.n_tips, judges + 1),
         ),
+        references=tuple(found for k in REFERENCES if k < n_scenarios and (found := reference(k)) is not None),
+        rounds=(
+            _in_rounds(config, n_cells, n_scenarios, _spread(sd_interaction, sd_tip, config.n_tips, judges), power)
+            if config.until == "sure" and n_cells > 1 and n_scenarios > 1
+            else None
+        ),
     )
+
+
+def _spread(sd_interaction: float, sd_tip: float, n_tips: int, judges: int) -> float:
+    """The spread of a cell's scenario means around its truth, in points."""
+    return float(np.sqrt(sd_interaction**2 + sd_tip**2 / n_tips + SD_JUDGE**2 / (n_tips * judges)))
+
+
+def _in_rounds(config: Config, n_cells: int, n_scenarios: int, sd: float, power: float) -> Rounds:
+    """The expected work of a race, simulated for a few truths, and what a choice within the margin takes."""
+    rng = np.random.default_rng(0)
+    draws = max(50, min(400, 2_000_000 // (n_cells * n_cells * n_scenarios)))
+    horizon = make_horizon(n_scenarios, config.block)
+    one_ahead = np.zeros((draws, n_cells))
+    one_ahead[:, 0] = 1.0
+    truths = {
+        "one cell a point ahead": one_ahead,
+        "cells spread, SD 0.6": 0.6 * rng.standard_normal((draws, n_cells)),
+        "cells spread, SD 0.3": 0.3 * rng.standard_normal((draws, n_cells)),
+        "all equal": np.zeros((draws, n_cells)),
+    }
+    expected = []
+    for name, truth in truths.items():
+        races = race(
+            truth[..., None] + sd * rng.standard_normal((draws, n_cells, n_scenarios)), horizon, margin=config.margin
+        )
+        expected.append(Expected(name, float(races.used.mean() / n_scenarios), float(races.kept.sum(axis=1).mean())))
+    enough = _enough_for(config.margin, config.block, n_scenarios, sd, power) if config.margin else None
+    return Rounds(config.block, len(horizon.looks), tuple(expected), config.margin, enough)
+
+
+def _enough_for(margin: float, block: int, n_scenarios: int, sd: float, power: float) -> int | None:
+    """Scenarios after which two equal cells are shown to be within the margin with this power, in whole blocks."""
+    rng = np.random.default_rng(1)
+    for times in (1, 2, 3, 5, 10):
+        n = n_scenarios * times
+        horizon = make_horizon(n, max(block, n // 24))
+        races = race(sd * rng.standard_normal((300, 2, n)), horizon, margin=margin)
+        reached = np.where(races.within, races.used.max(axis=1), np.inf)
+        enough = float(np.quantile(reached, power, method="higher"))
+        if np.isfinite(enough):
+            return int(enough)
+    return None
 
 
 def _spreads(config: Config, store: Store) -> tuple[float, float]:
@@ -145,10 +255,47 @@ def render(result: PlanResult, console: Console) -> None:
     for other in result.alternatives:
         table.add_row(other.change, str(other.candidates), _points(other.difference))
     console.print(table)
+    if result.rounds is not None:
+        _render_rounds(result.rounds, console)
+    if result.references:
+        sample = Table("scored by people", "tips each", "alone", "with another judge on all", box=None, pad_edge=False)
+        for column in sample.columns[1:]:
+            column.justify = "right"
+        for one in result.references:
+            sample.add_row(
+                f"{one.n_scenarios} of {result.n_scenarios} scenarios",
+                str(one.scores),
+                _points(one.alone),
+                _points(one.difference),
+            )
+        console.print(
+            "Detectable difference in what people would say, from a sample (judge export --sample, compare --reference); the other "
+            f"judge's differences are assumed to correlate by {LIKENESS_OF_JUDGES} with theirs:"
+        )
+        console.print(sample)
     console.print(
         f"Spreads in points: cell x scenario {result.sd_interaction:.2f}, tips {result.sd_tip:.2f}, "
         f"judge noise {result.sd_judge:.2f} ({result.source})."
     )
+
+
+def _render_rounds(rounds: Rounds, console: Console) -> None:
+    console.print(
+        f"In rounds of {rounds.block} scenarios, at most {rounds.looks}, the work to expect beside the full design's:"
+    )
+    table = Table("if the truth is", "work", "cells left", box=None, pad_edge=False)
+    table.columns[1].justify = table.columns[2].justify = "right"
+    for one in rounds.expected:
+        table.add_row(one.truth, f"{one.work:.0%}", f"{one.tied:.1f}")
+    console.print(table)
+    if rounds.margin and rounds.margin_scenarios:
+        console.print(
+            f"Two equal cells are shown to be equal within {rounds.margin:g} points after {rounds.margin_scenarios} scenarios, mostly."
+        )
+    elif rounds.margin:
+        console.print(
+            f"Ten times the scenarios would not show two equal cells to be equal within {rounds.margin:g} points."
+        )
 
 
 def _points(value: float | None) -> str:

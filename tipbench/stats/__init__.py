@@ -7,6 +7,7 @@ independent, so the unit is always the scenario: its mean score per cell goes in
 
 from __future__ import annotations
 
+from tipbench.stats.alt_test import AltTest, alternative_annotator_test
 from tipbench.stats.cells import Comparison, compare_cells, differences_to_leader, pareto_front
 from tipbench.stats.effects import (
     MIN_SHARED_SCENARIOS,
@@ -20,12 +21,14 @@ from tipbench.stats.effects import (
 from tipbench.stats.intervals import Interval, clustered_se, scenario_interval
 from tipbench.stats.pairs import AllPairs, Choice, choose, compare_pairs, rank_limits
 from tipbench.stats.planning import (
+    LIKENESS_OF_JUDGES,
     SD_INTERACTION,
     SD_JUDGE,
     SD_TIP,
     VarianceComponents,
     minimum_detectable_difference,
     variance_components,
+    with_another_judge,
 )
 from tipbench.stats.ppi import (
     MIN_REFERENCE_SCENARIOS,
@@ -38,12 +41,14 @@ from tipbench.stats.ppi import (
 )
 
 __all__ = [
+    "LIKENESS_OF_JUDGES",
     "MIN_REFERENCE_SCENARIOS",
     "MIN_SHARED_SCENARIOS",
     "SD_INTERACTION",
     "SD_JUDGE",
     "SD_TIP",
     "AllPairs",
+    "AltTest",
     "Bias",
     "Choice",
     "Comparison",
@@ -54,6 +59,7 @@ __all__ = [
     "Scale",
     "TooFewReferences",
     "VarianceComponents",
+    "alternative_annotator_test",
     "bias",
     "choose",
     "clustered_se",
@@ -69,5 +75,6 @@ __all__ = [
     "rank_limits",
     "scenario_interval",
     "variance_components",
+    "with_another_judge",
     "within_scenario",
 ]

@@ -25,6 +25,9 @@ SD_TIP = 0.7
 SD_JUDGE = 0.5
 """Assumed noise of one judge's score of one candidate, in points."""
 
+LIKENESS_OF_JUDGES = 0.4
+"""Assumed correlation of another judge's paired differences with the references', between a weak judge's and a good one's."""
+
 
 @dataclass(frozen=True)
 class VarianceComponents:
@@ -70,6 +73,17 @@ def minimum_detectable_difference(
         diff, se, _ = studentised(z, mask)
         needed.append(critical * se[:, 0, 1] - diff[:, 0, 1])
     return sd * float(np.quantile(np.concatenate(needed), power))
+
+
+def with_another_judge(
+    difference: float, n_reference: int, n_scenarios: int, likeness: float = LIKENESS_OF_JUDGES
+) -> float:
+    """The detectable difference when another judge scores all of `n_scenarios`, from that of the references' scores alone.
+
+    With the best λ of PPI++ the variance of a paired difference is 1 - ρ² M/N of the references' own, for M = N - n scenarios with
+    the other judge alone and a correlation of ρ (`likeness`) between the two judges' differences.
+    """
+    return difference * float(np.sqrt(1 - likeness**2 * (1 - n_reference / n_scenarios)))
 
 
 def variance_components(records: Iterable[tuple[Hashable, Hashable, float]]) -> VarianceComponents | None:

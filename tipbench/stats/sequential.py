@@ -28,7 +28,9 @@ RESERVE = 0.2
 """Share of `ALPHA` that the horizon leaves unspent: for scenarios added after the last look and, until then, for scores that are not
 normal (one cell three times as erratic as the others turns 4% into 5%)."""
 SHAPE = 0.5
-"""Spent by a look at the share t of the horizon: t ** SHAPE of the error. Early looks save the most work."""
+CAUTION = 5
+"""Spent by a look at n of N scenarios: (n / N) ** SHAPE · (1 - 4 / n²) ** CAUTION of the error, divided by what that is at N. Early looks save
+the most work, but the first few scenarios hardly know how much a cell varies: a cell more erratic than the others would leave too often then."""
 NOTHING = 1e-9
 """Differences and errors below this share of the scores' size are rounding."""
 
@@ -144,12 +146,11 @@ def extend(horizon: Horizon, taken: int, n_scenarios: int, block: int, *, alpha:
 
 
 def _spending(looks: Sequence[int], taken: int, so_far: float, most: float) -> tuple[float, ...]:
-    """Cumulative error by each look after `taken`, from `so_far` to `most`; a look at one scenario can test nothing."""
+    """Cumulative error by each look after `taken`, from `so_far` to `most`; a look at one or two scenarios spends nothing."""
     start = looks[taken - 1] if taken else 0
-    share = [(n - start) / (looks[-1] - start) for n in looks[taken:]]
-    return tuple(
-        so_far + (most - so_far) * (t**SHAPE if n > 1 else 0.0) for t, n in zip(share, looks[taken:], strict=True)
-    )
+    part = [((n - start) / (looks[-1] - start)) ** SHAPE * max(0.0, 1 - 4 / n**2) ** CAUTION for n in looks[taken:]]
+    whole = part[-1] or 1.0
+    return tuple(so_far + (most - so_far) * one / whole for one in part)
 
 
 # -- the boundary ---------------------------------------------------------------------------------
@@ -186,6 +187,8 @@ def _smaller(size: int) -> int:
 @lru_cache(maxsize=4096)
 def _boundary(looks: tuple[int, ...], spent: tuple[float, ...], seed: int, size: int) -> FloatArray:
     paths = _paths(looks, seed, size)
+    # What the floor of fewer cells keeps a look from spending, a later one spends.
+    floor = _boundary(looks, spent, seed, _smaller(size)) if size > 2 else np.zeros(len(looks))
     n_draws = paths.shape[0]
     alive = np.ones(n_draws, dtype=bool)
     c = np.full(len(looks), np.inf)
@@ -196,18 +199,11 @@ def _boundary(looks: tuple[int, ...], spent: tuple[float, ...], seed: int, size:
         if allowed <= 0 or looks[k] < 2:
             continue
         at = paths[alive, k]
-        if allowed >= at.size:
-            c[k] = 0.0
-            crossed = n_draws
-            alive[:] = False
-            continue
-        top = np.partition(at, at.size - 1 - allowed)
-        c[k] = top[at.size - 1 - allowed]
+        lowest = np.partition(at, at.size - 1 - allowed)[at.size - 1 - allowed] if allowed < at.size else 0.0
+        c[k] = max(float(lowest), floor[k])
         hit = alive & (paths[:, k] > c[k])
         crossed += int(hit.sum())
         alive &= ~hit
-    if size > 2:
-        c = np.maximum(c, _boundary(looks, spent, seed, _smaller(size)))
     c.flags.writeable = False
     return c
 

@@ -200,6 +200,15 @@ def test_a_configuration_has_no_password_in_any_text() -> None:
     assert replace(config, ollama_url=config.ollama_urls[0]).ollama_urls[0].credentials is not None
 
 
+def test_an_address_that_is_a_secret_as_a_whole_shows_its_host_alone() -> None:
+    config = Config(notify_url=f"https://chat.example/hooks/{MARK}?key={MARK}")
+    assert MARK not in every_text(asdict(config)) + repr(config) and config.notify_url == "https://chat.example/***"
+    assert revealed(replace(config, n_tips=1).notify_url) == f"https://chat.example/hooks/{MARK}?key={MARK}"
+    with pytest.raises(InputError) as caught:
+        build({"notify_url": f"chat.example/hooks/{MARK}"})
+    assert "notify_url" in str(caught.value) and MARK not in str(caught.value)
+
+
 @given(
     value=st.text(string.printable, min_size=1, max_size=30).map(lambda t: t + MARK),
     around=st.sampled_from(["", "\n", " ", "\r\n", "\t"]),

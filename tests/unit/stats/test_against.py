@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -55,6 +55,7 @@ def test_a_spread_of_zero_is_not_taken_for_certainty() -> None:
     assert np.isnan(against([[-1.0] * 5, [0.1, 0.2, 0.0, -0.1, 0.3]]).high[0])
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-4, 4) | st.just(float("nan")), min_size=6, max_size=6), min_size=1, max_size=6))
 def test_limits_enclose_the_difference(rows: list[list[float]]) -> None:
     found = against(rows)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tipbench.stats import TooFewReferences, bias, compare_cells, difference_tests, estimate
+from tipbench.stats import TooFewReferences, bias, compare_cells, difference_tests, estimate, with_another_judge
 
 pytestmark = pytest.mark.unit
 
@@ -178,3 +178,18 @@ def test_a_judges_bias_is_told_by_level_and_beyond_it_by_cell() -> None:
     assert found.level.mean == pytest.approx(0.5, abs=0.05)
     assert [round(c.mean or 0, 1) for c in found.cells] == [0.6, -0.3, -0.3]
     assert found.cells[0].low is not None and found.cells[0].low > 0
+
+
+def test_the_planned_gain_is_the_error_that_the_estimate_has() -> None:
+    """With a correlation ρ of the judges' differences, the standard error shrinks by √(1 - ρ² M/N), as the plan says."""
+    rho, n, m = 0.6, 40, 60
+    ratios = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        f = rng.standard_normal((6, n + m))
+        y = rho * f + np.sqrt(1 - rho**2) * rng.standard_normal((6, n + m))
+        y[:, n:] = NAN
+        _, own = difference_tests(y, seed=0, draws=500)
+        _, both = difference_tests(y, on_part(y, f), f, seed=0, draws=500)
+        ratios.append(both.se[0, 1] / own.se[0, 1])
+    assert np.mean(ratios) == pytest.approx(with_another_judge(1.0, n, n + m, rho), abs=0.02)

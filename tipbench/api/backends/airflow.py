@@ -50,7 +50,7 @@ STATES: Mapping[str | None, TaskState] = {
     "removed": "skipped",
 }
 ORDER = ("plan", "collect", "export_for_judge", "pick_judge", "judge", WAITING_TASK, "compare")
-OWN = frozenset({"judge", "judge_model", "judge_timeout_hours", "collect_memory"})
+OWN = frozenset({"judge", "judge_model", "judge_parallel", "judge_rationale", "judge_timeout_hours", "collect_memory"})
 """Parameters of the DAG that are no keys of the configuration."""
 
 

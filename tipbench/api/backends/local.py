@@ -281,9 +281,10 @@ class LocalBackend:
         result = folder / f"{task}.outcome.json"
         result.unlink(missing_ok=True)
         keys = {name: value for name, value in record.config.items() if name in KEYS} | {"mlflow_url": self._store_url}
-        keys |= {name: value for name, value in asdict(self._config).items() if name in SERVER_KEYS}
+        keys |= {name: revealed(value) for name, value in asdict(self._config).items() if name in SERVER_KEYS}
         # The one place where credentials are handed on: a file that only this user reads, to a process of ours.
-        for name, own in (("mlflow_url", self._store_url), ("ollama_url", self._config.ollama_url)):
+        owned = {name: getattr(self._config, name) for name in ("ollama_url", "engine_url")}
+        for name, own in {**owned, "mlflow_url": self._store_url}.items():
             if keys.get(name) == own:
                 keys[name] = revealed(own)
         _write_private(folder / "config.json", json.dumps(keys, indent=1))

@@ -39,5 +39,9 @@ Judges = Annotated[
     list[Annotated[str, Query(pattern=JUDGE_NAME)]] | None,
     Query(alias="judge", max_length=20, description="count only these judges' scores; may be repeated"),
 ]
+References = Annotated[
+    list[Annotated[str, Query(pattern=JUDGE_NAME)]] | None,
+    Query(max_length=20, description="estimate what these judges would say of everything; may be repeated"),
+]
 RunId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_.~:+-]{1,250}$", description="a run's id")]
 JudgeName = Annotated[str, Query(pattern=JUDGE_NAME, description="the judge's name", examples=["ada"])]

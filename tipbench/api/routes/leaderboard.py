@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from tipbench.api.models import Agreement, AlphaBody, ComparedCell, Comparison
 from tipbench.api.problems import Problem, documented, invalid
-from tipbench.api.routes.common import Api, Experiment, Judges
+from tipbench.api.routes.common import Api, Experiment, Judges, References
 from tipbench.api.service import Board, plain
 from tipbench.config import EXPERIMENT_PATTERN
 from tipbench.errors import InputError
@@ -58,6 +58,13 @@ async def leaderboard(
         Literal["current", "all"],
         Query(description="all: older versions of models, prompts and scenarios as rows, too"),
     ] = "current",
+    reference: References = None,
+    margin: Annotated[
+        float,
+        Query(ge=0, le=100, description="points behind the best that are still good enough; 0: 7.5 % of the range"),
+    ] = 0.0,
+    prefer: Annotated[Literal["memory", "speed"], Query(description="what makes a good enough cell cheap")] = "memory",
+    schema: Annotated[Literal["1", "2"], Query(description="version of the JSON")] = "2",
     format: Annotated[
         Literal["json", "md", "csv", "html"] | None, Query(description="wins over suffix and Accept")
     ] = None,
@@ -71,15 +78,24 @@ async def leaderboard(
             experiment, kind = stem, suffix
     kind = kind or _accepted(request.headers.get("Accept", "*/*"))
     fresh = request.headers.get("Cache-Control") == "no-cache"
-    board = await api.board(experiment, judges or (), versions=versions, fresh=fresh)
-    headers = _validators(board, kind)
+    board = await api.board(
+        experiment,
+        judges or (),
+        versions=versions,
+        fresh=fresh,
+        references=reference or (),
+        margin=margin,
+        prefer=prefer,
+    )
+    rendering = "json1" if kind == "json" and schema == "1" else kind
+    headers = _validators(board, rendering)
     if kind == "html":
         headers["Content-Security-Policy"] = REPORT_CSP
     if download:
         headers["Content-Disposition"] = f'attachment; filename="{experiment}.{kind}"'
     if headers["ETag"] in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)
-    return Response(await api.rendering(board, kind), media_type=MEDIA[kind], headers=headers)
+    return Response(await api.rendering(board, rendering), media_type=MEDIA[kind], headers=headers)
 
 
 def _accepted(header: str) -> str:

@@ -58,7 +58,12 @@ function tiles(found, asked, experiment, go) {
     ),
   );
   const stat = (name, detail = "") =>
-    h("div", null, h("dt", null, term(sentence(name), MEANINGS[name])), h("dd", null, String(found[name]), detail));
+    h(
+      "div",
+      { data: { count: name } },
+      h("dt", null, term(sentence(name), MEANINGS[name])),
+      h("dd", null, String(found[name]), detail),
+    );
   const waiting =
     found.pending_candidates > 0 ? h("small", null, `${count(found.pending_candidates, "tip")} to score`) : "";
   return h(
