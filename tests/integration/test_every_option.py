@@ -26,9 +26,8 @@ SERVER = {"ollama_url", "base_url"}
 EXPECTED = {
     ("collect", "pull"): (2, "--pull needs the Ollama engine"),
     ("run", "pull"): (2, "--pull needs the Ollama engine"),
-    ("collect", "num_thread"): (0, ""),
+    ("next", "take_back"): (2, "--take-back needs --as"),
     ("judge export", "expected"): (2, "has nothing to judge"),
-    ("judge export", "asked_for"): (0, ""),
 }
 ELSEWHERE = {"next": (2, "no rounds"), "import": (2, "")}
 """Commands that this experiment is no case for: they have to say so. tests/integration has theirs."""
