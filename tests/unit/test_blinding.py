@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipbench.judging.blinding import MASK, blind, export_id, mask_names
@@ -84,6 +84,7 @@ def test_a_name_that_could_be_a_word_is_masked_where_it_is_a_name(text: str, mas
     assert mask_names(text, FALCON, ["v1", "short", "v2-mentor"]) == masked
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(

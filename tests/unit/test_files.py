@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipbench import files
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.unit
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r\ufeff"))
 
 
+@settings(deadline=None)
 @given(TEXT, st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-32"]), st.sampled_from(["\n", "\r\n"]))
 def test_a_text_reads_the_same_in_every_encoding(text: str, encoding: str, end: str) -> None:
     assert files.decode(text.replace("\n", end).encode(encoding)) == text
@@ -31,6 +32,7 @@ def test_utf_16_without_a_mark_is_told_by_its_zeros(encoding: str) -> None:
     assert files.decode("name: mine\n".encode(encoding)) == "name: mine\n"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_bytes_that_are_no_text_are_refused_in_words(data: bytes) -> None:
     try:

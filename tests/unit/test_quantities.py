@@ -6,7 +6,7 @@ import math
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tipbench import quantities
@@ -44,11 +44,13 @@ def test_sizes_are_read_as_kubernetes_reads_quantities(text: str, count: int) ->
     assert quantities.size(text) == count
 
 
+@settings(deadline=None)
 @given(st.decimals(min_value=0, max_value=999, places=3), st.sampled_from(sorted(UNITS)))
 def test_a_size_is_its_number_times_its_unit_rounded_up(number: Decimal, unit: str) -> None:
     assert quantities.size(f"{number}{unit}") == math.ceil(number * UNITS[unit])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_no_text_makes_a_size_reader_do_anything_but_read_or_refuse(text: str) -> None:
     try:
@@ -109,6 +111,7 @@ def test_every_number_of_the_configuration_refuses_what_is_none(name: str, value
     assert caught.value.faults[0].startswith(f"{name}: ") and len(str(caught.value)) < 300
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(KEYS)),
     st.one_of(st.text(), st.integers(), st.floats(), st.none(), st.lists(st.text(), max_size=3)),
@@ -122,6 +125,7 @@ def test_no_value_of_any_key_does_anything_but_fit_or_be_named(name: str, value:
         assert build({name: getattr(config, name)}) == config
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(KEYS)), st.text())
 def test_no_text_of_an_option_or_variable_is_a_traceback(name: str, text: str) -> None:
     try:

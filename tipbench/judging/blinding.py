@@ -110,7 +110,7 @@ def _mask_word(text: str, word: str, numbers: Iterable[str]) -> str:
     version = r"v?\d[\w.]*" if coined else rf"v?(?:{own})b?(?!\w)"
     name, start, end = re.escape(word), r"(?<![\w-])", r"(?![\w-])"
     capital = f"(?:{name})" if coined else f"(?:{re.escape(word[:1].upper() + word[1:])}|{re.escape(word.upper())})"
-    if coined or own:
+    if coined or (own and not re.search(r"\d", word)):
         text = re.sub(rf"{start}{name}[-. ]?{version}", MASK, text, flags=re.IGNORECASE)
     flags = re.IGNORECASE if coined else 0
     text = re.sub(rf"((?i:{_SELF})){capital}{end}", rf"\g<1>{MASK}", text, flags=flags)

@@ -451,7 +451,7 @@ def test_pareto_front_leaves_out_what_is_missing_everywhere() -> None:
     assert pareto_front([], [], []).tolist() == []
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=12))
 def test_pareto_front_is_the_definition(cells: list[tuple[int, int, int]]) -> None:
     def dominates(a: tuple[int, int, int], b: tuple[int, int, int]) -> bool:
@@ -462,6 +462,7 @@ def test_pareto_front_is_the_definition(cells: list[tuple[int, int, int]]) -> No
     assert pareto_front(*zip(*cells, strict=True)).tolist() == expected
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 5), st.sampled_from([10.0, 20.0, 40.0]), st.sampled_from([100.0, 200.0])),
