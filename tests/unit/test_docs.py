@@ -80,7 +80,10 @@ def printed_commands() -> list[tuple[str, str]]:
         lines += re.findall(r"`(?:\.venv/bin/)?(tipbench [a-z-][^`]*)`", text)
         for line in lines:
             # A sentence that begins with the program's name has words that no command has.
-            command = re.split(r"\s#|[;&|>]|, `", line)[0].strip()
+            # What stands in quotes belongs to the command, a bar in it, too.
+            command = re.split(r"""\s#|[;&>](?=(?:[^"]*"[^"]*")*[^"]*$)|\|(?=(?:[^"]*"[^"]*")*[^"]*$)|, `""", line)[
+                0
+            ].strip()
             if command.split()[1] in cli.commands and "…" not in command and "..." not in command:
                 found.append((path.name, " ".join(command.split())))
     return list(dict.fromkeys(found))

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from tipbench.stages.score import ScoreResult
 
 
-@click.command(epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/")
+@click.command(
+    short_help="Everything in one go, or round after round until it is sure.",
+    epilog="\b\nExample:\n  tipbench run --models qwen2.5:0.5b --judge baseline --out report/",
+)
 @config_options()
 @click.option("--judge", "spec", default="baseline", show_default=True,
               help="terminal, baseline, ollama:MODEL, openai:MODEL or embedded:MODEL.")  # fmt: skip
