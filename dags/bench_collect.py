@@ -10,7 +10,7 @@ Airflow 3 that has the cncf-kubernetes provider; what differs between clusters c
 | TIPBENCH_POOL | ollama | pool with a slot for each Ollama replica, created with include_deferred |
 | TIPBENCH_OLLAMA_URL, TIPBENCH_MLFLOW_URL | localhost | defaults of the two parameters |
 | TIPBENCH_MODELS | the contract's four | default of the parameter models |
-| TIPBENCH_IMAGE_REPOSITORY, TIPBENCH_IMAGE_TAG | tipbench, 0.2.0 | `<repository>/<stage>:<tag>`; where one is set, it wins over the template |
+| TIPBENCH_IMAGE_REPOSITORY, TIPBENCH_IMAGE_TAG | tipbench, 0.3.0 | `<repository>/<stage>:<tag>`; where one is set, it wins over the template |
 | TIPBENCH_IMAGE_PULL_SECRETS | | comma-separated; added to the template's |
 | TIPBENCH_MLFLOW_SECRET, TIPBENCH_JUDGE_SECRET | | Secrets with MLflow's credentials, and with OPENAI_API_KEY; added to the template's |
 
@@ -49,7 +49,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
 DOC = """### Which small model, with which prompt?
 
 `collect` has every (model, prompt) write tips for every scenario, one pod a model. `export_for_judge` writes the blind exchange

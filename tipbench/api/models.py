@@ -104,7 +104,7 @@ class Me(Body):
     method: Literal["session", "bearer"]
     csrf_token: str | None = None
     expires_at: datetime | None = None
-    version: str = Field(examples=["0.2.0"])
+    version: str = Field(examples=["0.3.0"])
     back_end: Literal["airflow", "local"]
 
 
