@@ -1,8 +1,6 @@
-"""Simulated benchmarks of what judges do to a ranking: references and another judge, judges on one scale, the choice.
+"""Simulated benchmarks of what judges do to a ranking: references and another judge, on made-up and on real scores.
 
     python bench/simulate_judges.py references --runs 1000
-    python bench/simulate_judges.py scales --runs 1000
-    python bench/simulate_judges.py choice --runs 1000
     python bench/simulate_judges.py real --scores scores.csv --runs 400
 
 Scores come from made-up cells whose truth is known: a scenario effect, a cell x scenario effect (0.35 points) and tips
@@ -237,7 +235,7 @@ def numbers(text: str) -> list[int]:
 
 def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("references", "scales", "choice", "real"))
+    parser.add_argument("what", choices=("references", "real"))
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--cells", type=numbers, default=[4, 12])
     parser.add_argument("--scenarios", type=numbers, default=[16, 30])

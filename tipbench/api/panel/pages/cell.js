@@ -57,7 +57,7 @@ function figures(cell, board) {
     { class: "stats" },
     stat(
       "Rank",
-      cell.composite === null ? UNKNOWN : String(cell.rank),
+      cell.composite === null || cell.rank === null ? UNKNOWN : String(cell.rank),
       cell.rank_low === null ? "not judged" : `95% interval ${cell.rank_low} to ${cell.rank_high}`,
     ),
     h(

@@ -74,7 +74,7 @@ function row(cell, board, experiment, kind) {
       cell.composite === null
         ? UNKNOWN
         : [
-            h("b", null, String(cell.rank)),
+            h("b", null, cell.rank === null ? UNKNOWN : String(cell.rank)),
             " ",
             cell.rank_low !== null && h("span", { class: "soft small" }, `${cell.rank_low}–${cell.rank_high}`),
           ],
