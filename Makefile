@@ -56,7 +56,7 @@ demo: install ## the main job, on the embedded model: collect, judge (baseline),
 WORKERS ?= auto
 
 test: install ## everything that needs no cluster, on several workers; says what it left out and why
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder $(PYTEST)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: install ## style, formatting, who may import whom, and the charts where helm is there
 	$(BIN)/ruff check .

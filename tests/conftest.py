@@ -156,9 +156,6 @@ def pytest_configure() -> None:
 
 # -- several workers -----------------------------------------------------------------------------
 
-EACH_ALONE = ("unit",)
-"""Folders whose tests share nothing but what every worker has anyway."""
-
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
@@ -172,21 +169,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores + 2, 8)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Give every test its group: one file's tests go to one worker, so that the servers of a file start once.
-
-    A file with a group mark of its own keeps it. Files that wait for servers come first, the many quick tests fill the gaps.
-    """
-    if not hasattr(config, "workerinput"):
-        return
-    here = Path(__file__).parent
-    for item in items:
-        place = item.path.relative_to(here).with_suffix("").parts
-        if place[0] not in EACH_ALONE and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(".".join(place)))
-    marks = ("airflow", "browser", "ollama", "integration", "dags", "charts")
-    items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if mark in item.keywords), len(marks)))
+    """Files that wait for servers come first, the many quick tests fill the gaps; a file's tests go to one worker (--dist loadfile)."""
+    if hasattr(config, "workerinput"):
+        marks = ("airflow", "browser", "ollama", "integration", "dags", "charts")
+        items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if mark in item.keywords), len(marks)))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

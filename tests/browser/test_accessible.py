@@ -13,7 +13,7 @@ from tests.browser.conftest import FILLED, MODEL, Panel, Visit, run_to_the_end
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 PAGES = {
     "experiments": "#/",

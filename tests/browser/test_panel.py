@@ -17,7 +17,7 @@ from tests.browsing import judge_all, wait_saved
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page, Route
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 Shot = Callable[["Page", str], None]
 CRITERIA = ("relevance", "actionability", "tone")
 
