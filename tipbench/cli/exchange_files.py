@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tipbench.errors import InputError
 
 if TYPE_CHECKING:
-    from tipbench.judging.exchange import Exchange, ExchangeItem
+    from tipbench.judging.exchange import ExchangeItem
 
 
 def guard_scores(path: Path, force: bool) -> None:
@@ -22,10 +22,10 @@ def guard_scores(path: Path, force: bool) -> None:
         )
 
 
-def _begun(path: Path, even_others: bool = False) -> Exchange | None:
-    """The file at `path` when somebody has scored in it.
+def _begun(path: Path, whatever_it_is: bool = False) -> str | None:
+    """The export's id of the file at `path` when somebody has scored in it.
 
-    Raises InputError when what is there is no exchange file; `even_others` takes that for nothing.
+    Raises InputError when what is there cannot be read as an exchange file; `whatever_it_is` takes that for somebody's work, too.
     """
     from tipbench.judging.validate import read_exchange
 
@@ -34,10 +34,12 @@ def _begun(path: Path, even_others: bool = False) -> Exchange | None:
     try:
         old = read_exchange(path)
     except InputError as error:
-        if even_others:
-            return None
-        raise InputError(f"{path} exists and is no exchange file; name another, or use --force") from error
-    return old if any(_touched(item) for item in old.items) else None
+        if whatever_it_is:
+            return "unread"
+        raise InputError(
+            f"{path} exists and is no exchange file that can be read; name another, or use --force"
+        ) from error
+    return old.export_id if any(_touched(item) for item in old.items) else None
 
 
 def _touched(item: ExchangeItem) -> bool:
@@ -49,13 +51,13 @@ def put_aside(path: Path, export_id: str, *, even_ours: bool = False) -> bool:
 
     With `even_ours`, that one is put aside as well. Nothing that a judge wrote is ever overwritten.
     """
-    old = _begun(path, even_others=even_ours)
+    old = _begun(path, whatever_it_is=even_ours)
     if old is None:
         return False
-    if old.export_id == export_id and not even_ours:
+    if old == export_id and not even_ours:
         return True
     for number in itertools.count(1):
-        aside = path.with_name(f"{path.stem}-{old.export_id}{'' if number == 1 else f'-{number}'}{path.suffix}")
+        aside = path.with_name(f"{path.stem}-{old}{'' if number == 1 else f'-{number}'}{path.suffix}")
         try:
             # A link is made or refused in one step, so that no other file is replaced.
             os.link(path, aside)

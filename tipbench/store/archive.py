@@ -172,7 +172,7 @@ class Archive(Cells, Scores, Collections):
             for cell in found:
                 # A cell that was filled again stands under both collections; the later look is the true one.
                 other = cells.get(cell.run.run_id)
-                if other is None or (cell.run.end_ms or 0) > (other.run.end_ms or 0):
+                if other is None or (cell.run.end_ms or 0) >= (other.run.end_ms or 0):
                     cells[cell.run.run_id] = cell
         deleted = self._backend.deleted(experiment_id, f"tags.`{KIND}` = 'cell'")
         ordered = sorted(cells.values(), key=lambda c: (c.run.start_ms, c.run.run_id))
