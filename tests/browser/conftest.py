@@ -138,9 +138,17 @@ def visit(browser: Browser, panel: Panel, request: pytest.FixtureRequest) -> Ite
     faults: list[str] = []
 
     def open_page(
-        where: str = "", *, log_in: bool = True, judge: str = "", theme: str = "light", phone: bool = False
+        where: str = "",
+        *,
+        log_in: bool = True,
+        judge: str = "",
+        theme: str = "light",
+        phone: bool = False,
+        styled_by_a_tool: bool = False,
     ) -> Page:
         context = browser.new_context(
+            # axe-core sets styles on elements that it looks at, which is its doing and not the page's.
+            bypass_csp=styled_by_a_tool,
             viewport=PHONE if phone else DESKTOP,
             color_scheme="dark" if theme == "dark" else "light",
             reduced_motion="reduce",

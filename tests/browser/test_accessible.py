@@ -64,7 +64,8 @@ def test_axe_finds_nothing_serious(
 ) -> None:
     import axe_playwright_python
 
-    page = settled(visit(place(name, run_id), theme=theme, judge="mary", log_in=name != "login"))
+    where = place(name, run_id)
+    page = settled(visit(where, theme=theme, judge="mary", log_in=name != "login", styled_by_a_tool=True))
     shot(page, f"{name}-{theme}")
     if name == "collect":
         page.get_by_text("More settings").click()
