@@ -24,8 +24,10 @@ SMALL |= {"num_ctx": "1024", "engine": "embedded", "experiment": EXPERIMENT}
 SERVER = {"ollama_url", "base_url"}
 """Addresses of servers that none of these runs asks."""
 EXPECTED = {
-    ("collect", "pull"): (2, "--pull needs the Ollama engine"),
-    ("run", "pull"): (2, "--pull needs the Ollama engine"),
+    ("judge export", "tips"): (2, "--tips needs --sample"),
+    ("compare", "against"): (2, "no experiment tip-bench-none"),
+    ("compare", "fail_on"): (2, "--fail-on needs --against"),
+    ("compare", "references"): (2, ""),
     ("next", "take_back"): (2, "--take-back needs --as"),
     ("judge export", "expected"): (2, "has nothing to judge"),
 }
@@ -110,6 +112,12 @@ def values(folder: Path) -> dict[str, str]:
         "temperature": "0.5",
         "power": "0.5",
         "max_model_b": "3",
+        "engine_url": "http://127.0.0.1:9/v1",
+        "parameters": "smollm2:135m=135m",
+        "until": "all",
+        "cells": "smollm2:135m|v1",
+        "references": "baseline",
+        "against": "tip-bench-none",
     }
 
 
@@ -140,6 +148,8 @@ def value(param: click.Parameter, known: dict[str, str], path: tuple[str, ...], 
     name = param.name or ""
     if name == "out" and path == ("judge", "export"):
         return str(folder / "exported.json")
+    if name == "out" and path == ("export-scores",):
+        return str(folder / "table.csv")
     if name == "judges" and path == ("plan",):
         return "2"
     if isinstance(param.type, click.Choice):

@@ -171,18 +171,18 @@ def test_from_scores_to_a_leaderboard(tipbench: Tipbench, exported: Path, collec
     score_all(exported, "claude-code", lambda n, c: (4 if better[items[n]["id"]] else 2) + rng.choice((0, 0, 1)))
     applied = tipbench("judge", "apply", exported, "--mlflow-url", collected.url, "--json")
     assert applied.returncode == 0, applied.stderr
-    assert json.loads(applied.stdout) | {"judgment_run_id": None} == {
+    assert json.loads(applied.stdout) | {"judgment_run_id": None, "rubric_hash": ""} == {
         "experiment": collected.experiment, "judge": "claude-code", "new": 101, "changed": 0, "unchanged": 0, "unscored": 0, "cells": 48,
-        "pending_cells": 0, "judgment_run_id": None,
+        "pending_cells": 0, "judgment_run_id": None, "rubric_file": "", "rubric_hash": "",
     }  # fmt: skip
-    assert {c.run.tags["judge_pending"] for c in store.cells(experiment)} == {"false"}
+    assert store.marked_pending(experiment) == set()
 
     done = tipbench("compare", "--out", tmp_path / "report", *collected.options)
     assert done.returncode == 0, done.stderr
     assert "small:1b" in done.stdout.splitlines()[1]
     board = Leaderboard.model_validate_json((tmp_path / "report" / "leaderboard.json").read_text())
     raw = content(tmp_path / "report" / "leaderboard.json")
-    assert raw["schema"] == "tipbench.leaderboard/1" and raw["judges"][0]["name"] == "claude-code"
+    assert raw["schema"] == "tipbench.leaderboard/2" and raw["judges"][0]["name"] == "claude-code"
     assert [c["rank"] for c in raw["cells"]] == [1, 2, 3, 4, 5, 6]
     expected = set(
         "model prompt rank rank_low rank_high composite ci_low ci_high p_best diff_to_best tied_with_best relevance actionability "

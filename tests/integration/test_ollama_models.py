@@ -192,8 +192,8 @@ def test_a_prompt_that_does_not_fit_is_noticed(fake: FakeOllama, engine: OllamaE
     long = [{"role": "user", "content": "x" * 400}, {"role": "assistant", "content": "y"}, *MESSAGES]
     answers = [engine.generate("small:1b", long, Options(num_ctx=128), seed) for seed in range(2)]
     assert all(answer.prompt_cut for answer in answers)
-    # Asked once with the whole prompt, then as the server wants it.
-    assert [request.get("truncate") for request in fake.requests] == [False, None, None]
+    # Each time asked with the whole prompt first, then as the server wants it.
+    assert [request.get("truncate") for request in fake.requests] == [False, None, False, None]
     fake.prompt_tokens = 100
     assert not engine.generate("small:1b", [*long, *MESSAGES], Options(num_ctx=128), 1).prompt_cut
 

@@ -111,7 +111,7 @@ def _page(document: dict[str, Any]) -> str:
             sections.append(f"<section>{''.join(parts)}</section>")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>tipbench API</title>'
-        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/style.css"></head><body><main>'
+        '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="style.css"></head><body><main>'
         f"<h1>tipbench API {html.escape(document['info']['version'])}</h1>"
         '<p>The same for machines: <a href="openapi.json">openapi.json</a>.</p>'
         f"{''.join(sections)}</main></body></html>"
