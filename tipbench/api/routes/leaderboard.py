@@ -34,7 +34,19 @@ REPORT_CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; fram
         200: {
             "description": "The leaderboard",
             "content": {
-                "application/json": {"schema": {"$ref": "#/components/schemas/Leaderboard"}},
+                "application/json": {
+                    "schema": {
+                        "anyOf": [
+                            {"$ref": "#/components/schemas/Leaderboard"},
+                            {
+                                "type": "object",
+                                "description": "tipbench.leaderboard/1, with schema=1",
+                                "required": ["schema"],
+                                "properties": {"schema": {"const": "tipbench.leaderboard/1"}},
+                            },
+                        ]
+                    }
+                },
                 **{MEDIA[f]: {"schema": {"type": "string"}} for f in ("md", "csv", "html")},
             },
         },
