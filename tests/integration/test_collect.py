@@ -74,12 +74,19 @@ def test_the_same_command_again_does_nothing(tipbench: Tipbench, fake: FakeOllam
     assert fake.generations.total() == 15
 
 
-def test_more_tips_are_another_cell(tipbench: Tipbench, fake: FakeOllama, store: Store, mlflow_url: str) -> None:
-    for n_tips in (2, 3):
+def test_more_tips_extend_a_cell_and_keep_those_it_has(
+    tipbench: Tipbench, fake: FakeOllama, store: Store, mlflow_url: str
+) -> None:
+    texts = []
+    for n_tips in (2, 3, 2):
         tipbench(
             *arguments(fake, mlflow_url, "tip-bench-more", "--n-scenarios", 1, "--prompts", "v1", "--n-tips", n_tips)
         )
-    assert sorted(c.n_candidates for c in cells(store, "tip-bench-more")) == [2, 3]
+        (cell,) = cells(store, "tip-bench-more")
+        (result,) = store.results([cell.run])
+        texts.append([c.text for c in result.candidates])
+        assert cell.run.params["n_tips"] == "2" and cell.n_candidates == len(texts[-1]) and cell.finished
+    assert [len(found) for found in texts] == [2, 3, 3] and texts[1][:2] == texts[0] and texts[2] == texts[1]
 
 
 def test_killed_again_and_again_it_loses_nothing_and_repeats_no_cell(

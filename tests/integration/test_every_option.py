@@ -24,7 +24,7 @@ SMALL |= {"num_ctx": "1024", "engine": "embedded", "experiment": EXPERIMENT}
 SERVER = {"ollama_url", "base_url"}
 """Addresses of servers that none of these runs asks."""
 EXPECTED = {
-    ("judge export", "tips"): (2, "--tips needs --sample"),
+    ("judge export", "sample_tips"): (2, "--tips needs --sample"),
     ("compare", "against"): (2, "no experiment tip-bench-none"),
     ("compare", "fail_on"): (2, "--fail-on needs --against"),
     ("compare", "references"): (2, ""),
