@@ -38,7 +38,9 @@ def store(mlflow_url: str) -> Iterator[Store]:
 
 
 def arguments(fake: FakeOllama, url: object, experiment: str, *more: object) -> list[object]:
-    base: list[object] = ["collect", "--models", "small:1b", "--experiment", experiment, "--ollama-url", fake.url]
+    # Models add up: those that a test names stand alone.
+    models: list[object] = [] if "--models" in more else ["--models", "small:1b"]
+    base: list[object] = ["collect", *models, "--experiment", experiment, "--ollama-url", fake.url]
     return [*base, "--mlflow-url", url, *more]
 
 
