@@ -277,9 +277,20 @@ def test_an_unknown_judge_is_named_with_those_there_are(file: Path, tipbench: Ti
 
 
 @pytest.mark.ollama
+@pytest.mark.timeout(1000)
 def test_a_real_llm_scores_within_the_schema(file: Path, tipbench: Tipbench, ollama: OllamaServer) -> None:
     done = tipbench(
-        "judge", "score", file, "--with", "ollama:smollm2:135m", "--passes", 3, "--ollama-url", ollama.url, "--json"
+        "judge",
+        "score",
+        file,
+        "--with",
+        "ollama:smollm2:135m",
+        "--passes",
+        3,
+        "--ollama-url",
+        ollama.url,
+        "--json",
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
