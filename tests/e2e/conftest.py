@@ -123,7 +123,11 @@ class Airflow:
             "GET", path, params={"map_index": index, "full_content": True}, headers={"Accept": "application/json"}
         )
         content = answer.json().get("content", [])
-        return "\n".join(str(line.get("event", line)) if isinstance(line, dict) else str(line) for line in content)
+        # What an exception said stands apart from the line that tells of it.
+        return "\n".join(
+            f"{line.get('event', line)} {line.get('error_detail', '')}" if isinstance(line, dict) else str(line)
+            for line in content
+        )
 
     def attempts(self, run: str, task: str, index: int = -1) -> int:
         """How often a task was tried."""
