@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -97,8 +97,8 @@ class _Group:
 
     info: RowInfo
     runs: list[CellRecord] = field(default_factory=list)
-    by_scenario: dict[str, list[tuple[float, ...]]] = field(default_factory=lambda: defaultdict(list))
-    """scenario's hash -> one tuple of criterion means (over judges) per judged candidate"""
+    judged: Counter[str] = field(default_factory=Counter)
+    """scenario's hash -> candidates that somebody whose scores count has scored"""
 
 
 def run(
@@ -238,7 +238,7 @@ def rank_holdings(
     warnings = _warnings(cells, census, records, who, judges, versions)
     if scores == "expected":
         warnings += _without_expected(records)
-    groups = [_group(info, entries, records, scores) for info, entries in board]
+    groups = [_group(info, entries, records) for info, entries in board]
     same = same_tips(board)
     warnings += [_same_words(rows) for rows in same]
     opinion = _opinion(board, records, rubric, weighting, references, judges, seed, scores)
@@ -374,23 +374,14 @@ def _same_words(rows: Sequence[RowInfo]) -> str:
     )
 
 
-def _group(
-    info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]], wanted: Scores
-) -> _Group:
-    """A row's runs and scores; a row of which nothing was collected is empty."""
+def _group(info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]]) -> _Group:
+    """A row's runs, and how much of them is judged; a row of which nothing was collected is empty."""
     group = _Group(info)
     for entry in entries:
         group.runs.append(entry.cell)
-        per_candidate: dict[int, list[tuple[float, ...]]] = defaultdict(list)
-        for one in records[entry.run_id]:
-            for index, whole in one.scores.items():
-                per_candidate[index].append(one.expected.get(index, whole) if wanted == "expected" else whole)
-        for all_scores in per_candidate.values():
-            group.by_scenario[entry.column].append(
-                all_scores[0]
-                if len(all_scores) == 1
-                else tuple(statistics.fmean(s) for s in zip(*all_scores, strict=True))
-            )
+        scored = {index for one in records[entry.run_id] for index in one.scores}
+        if scored:
+            group.judged[entry.column] += len(scored)
     return group
 
 
@@ -454,7 +445,7 @@ def _cell(
     }
     info = group.info
     n_expected = max(sum(info.expected.values()), sum(c.n_candidates for c in group.runs if c.finished))
-    n_judged = sum(len(scores) for scores in group.by_scenario.values())
+    n_judged = group.judged.total()
     judged = interval.mean is not None
     failures = Counter(c.failure.reason for c in group.runs if c.failure is not None)
     return Cell(
@@ -483,7 +474,7 @@ def _cell(
             p_adjusted=_float(comparison.p_adjusted[i]),
         ),
         tied_with_best=comparison.tied[i] if judged else None,
-        n_scenarios=len(group.by_scenario) or sum(c.finished for c in group.runs),
+        n_scenarios=len(group.judged) or sum(c.finished for c in group.runs),
         n_expected=n_expected,
         n_candidates=sum(c.n_candidates for c in group.runs),
         n_judged=n_judged,

@@ -11,8 +11,8 @@ from sys import intern
 
 from pydantic import ValidationError
 
-from tipbench.store.backend import OLDEST_FIRST, StoreError
-from tipbench.store.part import KIND, Part, now_ms, quotable, side_by_side
+from tipbench.store.backend import StoreError
+from tipbench.store.part import KIND, Part, now_ms, side_by_side
 from tipbench.store.records import MEMORY_SOURCE, CellRecord, CellResult, Failure, Run, text_hash
 
 CANDIDATES = "candidates.json"
@@ -83,29 +83,6 @@ class Cells(Part):
     def half_written(self, experiment_id: str) -> list[CellRecord]:
         """Runs of cells that nobody finished, or that somebody is writing."""
         return [as_cell(run) for run in self._runs(experiment_id, "cell", "attributes.status = 'RUNNING'")]
-
-    def cell_page(
-        self, experiment_id: str, wanted: Mapping[str, str], limit: int, token: str = ""
-    ) -> tuple[list[CellRecord], str]:
-        """A page of cells that are finished or failed, oldest first, and the next page's token ("" on the last).
-
-        `wanted` limits them by `model`, `prompt`, `scenario` and `status` (finished, failed, pending or judged, the last
-        two by the copy that stands in the tag `judge_pending`). Cells that do not count stand here as well. No scores.
-        """
-        terms = [f"tags.`{KIND}` = 'cell'"]
-        terms += [
-            f"params.{name} = '{quotable(wanted[name])}'" for name in ("model", "prompt", "scenario") if name in wanted
-        ]
-        terms.append(
-            {
-                "finished": "attributes.status = 'FINISHED'",
-                "failed": "attributes.status = 'FAILED'",
-                "pending": "attributes.status = 'FINISHED' AND tags.judge_pending = 'true'",
-                "judged": "attributes.status = 'FINISHED' AND tags.judge_pending = 'false'",
-            }.get(wanted.get("status", ""), "attributes.status != 'RUNNING'")
-        )
-        runs, token = self._backend.page(experiment_id, " AND ".join(terms), OLDEST_FIRST, limit, token)
-        return [as_cell(run) for run in runs], token
 
     def runs_of(self, run_ids: Iterable[str]) -> list[Run]:
         """These runs as they are now; those that are gone are left out."""
