@@ -37,9 +37,9 @@ class Shell:
 
 
 def suggested(output: str, command: str) -> str:
-    """The suggested command, up to the words that follow it in the sentence."""
+    """The suggested command, up to the words that follow it in the sentence or to the end of its line."""
     program = re.escape(str(Path(sys.executable).with_name("tipbench")))
-    match = re.search(rf"{program} {command}[^;,]*", output)
+    match = re.search(rf"{program} {command}[^;,\n]*", output)
     assert match, output
     return match[0].strip().removesuffix(".")
 

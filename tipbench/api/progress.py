@@ -41,7 +41,8 @@ async def detail(api: Service, run: PipelineRun) -> DagRunDetail:
         if experiment_id is not None:
             told["mlflow_url"] = api.mlflow_link(experiment_id)
         config = build({k: v for k, v in run.config.items() if k in KEYS and k not in SERVER_KEYS}, "run")
-        digest = await api.digest(experiment_id) if experiment_id is not None else Digest("", (), {})
+        ended = run.ended_at if run.over else None
+        digest = await api.digest(experiment_id, ended=ended) if experiment_id is not None else Digest("", (), {})
         progress = _progress(config, n_scenarios(api, config), digest, run)
     except InputError as error:
         degraded = f"The progress cannot be told: {error}"

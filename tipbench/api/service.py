@@ -325,10 +325,15 @@ class Service:
         """The rubric in force."""
         return load_rubric(self.settings.config.rubric or None)
 
-    async def digest(self, experiment_id: str, name: str = "") -> Digest:
-        """The experiment's cells in brief."""
+    async def digest(self, experiment_id: str, name: str = "", ended: datetime | None = None) -> Digest:
+        """The experiment's cells in brief, a little old at times; with `ended`, nothing that was there at that time is missing."""
         now = time.monotonic()
         rubric = self.rubric()
+        over = ended is not None
+        if ended is not None:
+            seen = self._states.peek(experiment_id)
+            if seen is not None and seen.read_at < now - (time.time() - ended.timestamp()):
+                self.changed(experiment_id)
 
         async def compute() -> _Marked[Digest]:
             mark = await self.state(experiment_id)
@@ -339,7 +344,9 @@ class Service:
 
         mark = await self.state(experiment_id)
         found = await self._digests.get(
-            (experiment_id, rubric.hash), lambda d: d.mark == mark or now - d.read_at < WORTH * d.cost, compute
+            (experiment_id, rubric.hash),
+            lambda d: d.mark == mark or (not over and now - d.read_at < WORTH * d.cost),
+            compute,
         )
         return found.value
 

@@ -135,7 +135,7 @@ def judge_export(
         click.echo(f"{out}: {result.n_items} tips to score ({result.n_repeats} of them shown twice).")
         name = f" --as {judge_name}" if judge_name else ""
         click.echo(
-            f"Next: {me()} judge score {typed(out)}{name}, or hand the file to an agent; "
+            f"Next: {me()} judge score {typed(out)}{name}{where(config)}, or hand the file to an agent; "
             f"then {me()} judge apply {typed(out)}{where(config)}"
         )
     else:
