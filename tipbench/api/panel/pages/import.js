@@ -14,7 +14,7 @@ const COLUMNS = [
 ];
 
 export async function importPage({ query, signal }) {
-  const rubric = await api.rubric(signal);
+  const { rubric } = await api.rubric(signal);
   const name = h("input", { id: "table-experiment", required: true, value: query.get("experiment") ?? "tip-bench-own" });
   const file = h("input", { id: "table-file", type: "file", required: true, accept: ".csv,.tsv,.txt,.jsonl,.ndjson" });
   const result = h("div", { "aria-live": "polite" });
