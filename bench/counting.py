@@ -43,15 +43,14 @@ def fill(store: Store, experiment: str, n_cells: int) -> None:
     """An experiment as `collect` and `judge apply` leave it."""
     experiment_id = store.ensure_experiment(experiment)
     scenarios = load_scenarios()
-    per_model = 3 * len(scenarios)
+    prompts = [f"p{i}" for i in range(20)]
+    per_model = len(prompts) * len(scenarios)
     models = [f"m{i}:1b" for i in range(max(1, n_cells // per_model))]
-    plan = [
-        PlannedCell(f"{m}/{p}/{s.id}", m, p, s.id, TIPS) for m in models for p in ("a", "b", "c") for s in scenarios
-    ]
+    plan = [PlannedCell(f"{m}/{p}/{s.id}", m, p, s.id, TIPS) for m in models for p in prompts for s in scenarios]
     hashes = {s.id: scenario_hash(s) for s in scenarios}
     receipt = {
         "models": {m: {"digest": f"digest of {m}"} for m in models},
-        "prompts": {p: f"hash of {p}" for p in ("a", "b", "c")},
+        "prompts": {p: f"hash of {p}" for p in prompts},
         "scenarios": hashes,
         "config": {"temperature": 0.7, "seed": 0, "num_predict": 160, "num_ctx": 2048, "engine": "ollama"},
     }

@@ -6,6 +6,7 @@ what a file sets up is set up once.
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import random
@@ -14,9 +15,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,23 +158,45 @@ def pytest_configure() -> None:
 
 # -- several workers -----------------------------------------------------------------------------
 
+SPINNING = "ollama"
+"""Tests with this mark run while no other worker has a test: llama.cpp's threads wait for each other by spinning, and beside a
+busy neighbour a model writes a word a second instead of sixty."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Wait, outside every time limit, until this test may begin."""
+    session = getattr(item.config, "workerinput", {}).get("testrunuid")
+    if session is None:
+        return (yield)
+    here = Path(tempfile.gettempdir()) / f"tipbench-tests-{session}"
+    with here.with_suffix(".door").open("w") as door, here.with_suffix(".room").open("w") as room:
+        # The door is closed by whoever wants the room alone, so that those who share it do not keep it for ever.
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if SPINNING in item.keywords else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """What `auto` means: a worker for every core that this process may use, and two more, since most tests wait for servers.
+    """What `auto` means: a worker for every core that this process may use, and one more, since most tests wait for servers.
 
     A worker with its servers takes about 1 GiB: eight at most.
     """
     if wanted := os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return int(wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return min(cores + 2, 8)
+    return min(cores + 1, 8)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Files that wait for servers come first, the many quick tests fill the gaps; a file's tests go to one worker (--dist loadfile)."""
+    """Tests that want the machine alone come first, then those that wait for servers, and the many quick ones fill the gaps.
+
+    A file's tests go to one worker (--dist loadfile).
+    """
     if hasattr(config, "workerinput"):
-        marks = ("airflow", "browser", "ollama", "integration", "dags", "charts")
+        marks = (SPINNING, "airflow", "browser", "integration", "dags", "charts")
         items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if mark in item.keywords), len(marks)))
 
 

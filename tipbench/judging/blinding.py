@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 MASK = "█████"
 
@@ -78,7 +79,32 @@ def mask_names(text: str, models: Sequence[str], prompts: Sequence[str], situati
     as a name ("I am Falcon", "Falcon here"), has the model's own number after it ("falcon-7b"), or follows the word prompt. A
     family that was coined for a model (`Qwen`) is a name whenever it has a capital. What the `situation` says is the scenario's, and stays.
     """
+    steps, families = _steps(tuple(models), tuple(prompts))
     told = {word.lower() for word in re.findall(r"[\w.-]*\w", situation)}
+    if not families.isdisjoint(told):
+        steps, _ = _steps(tuple(models), tuple(prompts), frozenset(told & families))
+    low = text.lower() if text.isascii() else None
+    for step in steps:
+        # Nearly no tip has a name in it, and to look for its letters costs a hundredth of what the expression does.
+        if low is None or any(needle in low for needle in step.needles):
+            text = step.pattern.sub(step.replacement, text)
+    return text
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One substitution, and the letters (in lower case) of which a text must have some for it to find anything."""
+
+    pattern: re.Pattern[str]
+    replacement: str
+    needles: tuple[str, ...]
+
+
+@lru_cache(maxsize=256)
+def _steps(
+    models: tuple[str, ...], prompts: tuple[str, ...], told: frozenset[str] = frozenset()
+) -> tuple[tuple[_Step, ...], frozenset[str]]:
+    """What masks the names of these models and prompts but for those `told`, and every name, in lower case."""
     names: set[str] = set()
     words: dict[str, set[str]] = {}
     for model in models:
@@ -94,35 +120,40 @@ def mask_names(text: str, models: Sequence[str], prompts: Sequence[str], situati
         if len(family) >= 3:
             words.setdefault(family, set()).update(numbers)
     names |= {prompt for prompt in prompts if re.match(r"v\d+[._-]", prompt, re.IGNORECASE)}
-    text = _mask(text, (name for name in names if name.lower() not in told), r"(?:[-.]?\d[\w.]*)?")
+    everything = frozenset(one.lower() for one in (*names, *words))
+    steps = list(_masking({name for name in names if name and name.lower() not in told}))
     for word in sorted(words, key=len, reverse=True):
         if word and word.lower() not in told:
-            text = _mask_word(text, word, words[word])
+            steps += _masking_word(word, words[word])
     for prompt in prompts:
-        text = re.sub(rf"(?i)(\bprompt (?:version )?[\"'“‘`]?){re.escape(prompt)}(?![\w-])", rf"\g<1>{MASK}", text)
-    return text
+        pattern = rf"(?i)(\bprompt (?:version )?[\"'“‘`]?){re.escape(prompt)}(?![\w-])"
+        steps.append(_Step(re.compile(pattern), rf"\g<1>{MASK}", ("prompt",)))
+    return tuple(steps), everything
 
 
-def _mask_word(text: str, word: str, numbers: Iterable[str]) -> str:
-    """Mask a name that could be a word, where it is used as a name; a version that is glued to it goes with it."""
+def _masking(names: Collection[str]) -> Iterator[_Step]:
+    """Names that are names wherever they stand, with a number that is glued to them."""
+    if names:
+        pattern = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+        whole = re.compile(rf"(?<!\w)(?:{pattern})(?:[-.]?\d[\w.]*)?(?!\w)", re.IGNORECASE)
+        yield _Step(whole, MASK, tuple(name.lower() for name in names))
+
+
+def _masking_word(word: str, numbers: Iterable[str]) -> Iterator[_Step]:
+    """A name that could be a word, where it is used as a name; a version that is glued to it goes with it."""
     coined = word.lower() in COINED
     own = "|".join(re.escape(number) for number in sorted(numbers, key=len, reverse=True))
     version = r"v?\d[\w.]*" if coined else rf"v?(?:{own})b?(?!\w)"
     name, start, end = re.escape(word), r"(?<![\w-])", r"(?![\w-])"
     capital = f"(?:{name})" if coined else f"(?:{re.escape(word[:1].upper() + word[1:])}|{re.escape(word.upper())})"
+    needles = (word.lower(),)
     if coined or (own and not re.search(r"\d", word)):
-        text = re.sub(rf"{start}{name}[-. ]?{version}", MASK, text, flags=re.IGNORECASE)
+        yield _Step(re.compile(rf"{start}{name}[-. ]?{version}", re.IGNORECASE), MASK, needles)
     flags = re.IGNORECASE if coined else 0
-    text = re.sub(rf"((?i:{_SELF})){capital}{end}", rf"\g<1>{MASK}", text, flags=flags)
-    text = re.sub(rf"{start}{capital}{end}(?=(?i:{_ROLE}))", MASK, text, flags=flags)
+    yield _Step(re.compile(rf"((?i:{_SELF})){capital}{end}", flags), rf"\g<1>{MASK}", needles)
+    yield _Step(re.compile(rf"{start}{capital}{end}(?=(?i:{_ROLE}))", flags), MASK, needles)
     if coined:
-        text = re.sub(rf"{start}(?=[A-Z])(?i:{name}){end}", MASK, text)
-    return text
-
-
-def _mask(text: str, names: Iterable[str], tail: str) -> str:
-    pattern = "|".join(re.escape(name) for name in sorted(set(names), key=len, reverse=True) if name)
-    return re.sub(rf"(?<!\w)(?:{pattern}){tail}(?!\w)", MASK, text, flags=re.IGNORECASE) if pattern else text
+        yield _Step(re.compile(rf"{start}(?=[A-Z])(?i:{name}){end}"), MASK, needles)
 
 
 def _digest(secret: str, *parts: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from tipbench.catalog import content_hash
 from tipbench.errors import InputError
@@ -358,7 +359,7 @@ def exchange_bytes(exchange: Exchange) -> bytes:
     """The file's content: keys in a stable order, nulls where a judge shall write."""
     body = exchange.model_dump(mode="json", by_alias=True, exclude={"items"})
     body["items"] = [item_dict(item) for item in exchange.items]
-    return (json.dumps(body, indent=2, ensure_ascii=False) + "\n").encode()
+    return to_json(body, indent=2) + b"\n"
 
 
 def item_dict(item: ExchangeItem) -> dict[str, Any]:

@@ -19,9 +19,6 @@ from tipbench.rounds import record
 from tipbench.store import Store
 from tipbench.store.records import CellRecord, text_hash
 
-CHUNK = 500
-"""Cells whose candidates are in memory at once."""
-
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -110,7 +107,7 @@ def from_census(
         pending = [(cell, indices) for cell in cells if (indices := judges.pending(cell, asked))]
     else:
         pending = [(e.cell, indices) for e in census.counted if (indices := wanted.pending(e, judges, asked))]
-    texts = _texts([cell for cell, _ in pending], store)
+    texts = store.texts(experiment_id, [cell for cell, _ in pending])
     models = sorted({entry.cell.model for entry in census.entries})
     prompts = sorted({entry.cell.prompt for entry in census.entries})
     secret = store.blinding_secret(experiment_id)
@@ -172,16 +169,6 @@ def asked_by(text: str) -> Asked:
     if text in (ANYONE, MANUAL, LLM, BASELINE):
         return Asked(text)
     return Asked(identify(text, "human", "--for").name)
-
-
-def _texts(cells: Sequence[CellRecord], store: Store) -> dict[str, tuple[str, dict[int, str]]]:
-    """run id -> situation, and candidate index -> text."""
-    found = {}
-    for start in range(0, len(cells), CHUNK):
-        chunk = cells[start : start + CHUNK]
-        for cell, result in zip(chunk, store.results(c.run for c in chunk), strict=True):
-            found[cell.run.run_id] = (result.situation, {c.index: c.text for c in result.candidates})
-    return found
 
 
 def _nothing_to_judge(experiment: str, failed: Sequence[CellRecord], expect: Sequence[str]) -> InputError:

@@ -106,6 +106,7 @@ def run(
         census = marks.refresh(store, experiment_id)
         marks.copy_scores(store, experiment_id, census, rubric.hash, {run.run_id for run in runs.values()})
         store.compact(experiment_id)
+        store.index(experiment_id)
     return ImportResult(
         experiment=experiment,
         source=source,

@@ -14,17 +14,16 @@ from dataclasses import replace
 from sys import intern
 from typing import Any
 
-from tipbench.store.cells import ENDED, PARENT, Cells, as_cell
+from tipbench.store.cells import ENDED, PARENT, as_cell
 from tipbench.store.collections import Collections, as_collection
 from tipbench.store.legacy import legacy_scores
 from tipbench.store.part import KIND, Recent, now_ms
 from tipbench.store.records import CellRecord, Collection, Holdings, Judge, Run, Score, ScoreRecord
 from tipbench.store.scores import FILE_SCORES, RECORDS, Entry, Scores, pack, path_of
+from tipbench.store.texts import MANY_CELLS, Texts
 
 MANY_LOGS = 48
 """Logs that are read one by one; with more, they are put together."""
-MANY_CELLS = 500
-"""Cells that are read from MLflow's search page by page; with more, those that no longer change are put into a file."""
 FEW_SEARCHES = 20
 """Collections whose cells are searched for one by one; with more, all cells are."""
 KEPT_TAGS = ("judge_pending", "tipbench.", PARENT)
@@ -35,7 +34,7 @@ INDEX = "cells.json.gz"
 Sealed = tuple[str, tuple[CellRecord, ...], Collection | None]
 
 
-class Archive(Cells, Scores, Collections):
+class Archive(Texts, Scores, Collections):
     """What an answer can depend on, read together."""
 
     _sealed: Recent[dict[str, Sealed]]
@@ -204,8 +203,12 @@ class Archive(Cells, Scores, Collections):
         return found
 
     def index(self, experiment_id: str) -> bool:
-        """Put the cells of ended collections into one file when many are not in it yet; True when that was done."""
-        self._cells_and_collections(experiment_id)
+        """Put cells of ended collections, and what they hold, into two files when many are not in them yet; True when that was done."""
+        cells, _ = self._cells_and_collections(experiment_id)
+        kept = self.keep_texts(experiment_id, [cell for cell in cells if cell.finished])
+        return self._index(experiment_id) or kept
+
+    def _index(self, experiment_id: str) -> bool:
         runs = {run.run_id: run for run in self._runs(experiment_id, "collection")}
         known = self._sealed.of(experiment_id)
         sealed = {k: v for k, v in known.items() if k in runs and _mark(runs[k]) == v[0] and v[2] is not None}

@@ -7,7 +7,9 @@ import pytest
 from tests.fakes.memory_backend import MemoryBackend, memory_store
 from tipbench.store import Store
 from tipbench.store import archive as archive_module
-from tipbench.store.records import Candidate, CellResult, Heading, Judge, PlannedCell, Score, text_hash
+from tipbench.store import texts as texts_module
+from tipbench.store.cells import PARENT
+from tipbench.store.records import Candidate, CellResult, Heading, Judge, PlannedCell, Run, Score, text_hash
 from tipbench.store.scores import pack, unpack
 
 pytestmark = pytest.mark.unit
@@ -158,3 +160,50 @@ def test_any_number_of_criteria_and_any_words_come_back_whole() -> None:
     ]
     packed = pack([(heading, score) for score in scores])
     assert list(unpack(packed)) == [(heading, score) for score in scores] and pack(unpack(packed)) == packed
+
+
+def test_texts_are_read_together_as_long_as_they_still_stand(
+    store: Store, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts_module, "MANY_CELLS", 3)
+    names = ("a", "b", "c", "d")
+    experiment, runs = collected(store, *names)
+
+    def seen() -> dict[str, tuple[str, ...]]:
+        found = memory_store(backend).texts(experiment, memory_store(backend).cells(experiment))
+        return {name: tuple(found[runs[name]].texts.values()) for name in names}
+
+    expected = dict.fromkeys(names, ("one", "two"))
+    assert seen() == expected
+    asked: list[str] = []
+    get = backend.get_artifact
+
+    def watched(run: Run, path: str) -> bytes | None:
+        asked.append(path)
+        return get(run, path)
+
+    monkeypatch.setattr(backend, "get_artifact", watched)
+    assert seen() == expected and "candidates.json" not in asked
+    # A cell that got another candidate is read anew, the others are not.
+    known = next(c.run for c in store.cells(experiment) if c.scenario == "b")
+    store.save_cell(experiment, known.tags[PARENT], result("b", ("one", "two", "three"), 3), known)
+    asked.clear()
+    assert seen() == expected | {"b": ("one", "two", "three")}
+    assert asked.count("candidates.json") == 1
+    # What was put together can be lost: it is made again.
+    for run in list(backend.runs.values()):
+        if run.tags.get("tipbench.kind") == "texts":
+            backend.delete_run(run.run_id)
+    assert seen() == expected | {"b": ("one", "two", "three")}
+    assert (
+        sum(r.tags.get("tipbench.kind") == "texts" for r in backend.runs.values() if r.run_id not in backend.gone) == 1
+    )
+
+
+def test_texts_are_kept_when_a_collection_ends_and_once_only(
+    store: Store, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(texts_module, "MANY_CELLS", 3)
+    experiment, _ = collected(store, "a", "b", "c")
+    cells = store.cells(experiment)
+    assert store.keep_texts(experiment, cells) and not memory_store(backend).keep_texts(experiment, cells)
