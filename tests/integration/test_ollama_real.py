@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import Tipbench
 from tests.integration.conftest import OllamaServer, smollm2
+from tests.llama_server import llama_server
 from tipbench.engines import gguf
 from tipbench.engines.base import ModelMissing, Options
 from tipbench.engines.gguf import read_header
@@ -226,3 +227,27 @@ def test_a_model_over_the_limit_is_refused_by_the_count_that_the_server_states(
     assert ollama.loads() - before == 1
     alone = tipbench("collect", "--models", "harmless", "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store")
     assert alone.returncode == 3
+
+
+def test_a_board_of_llama_cpps_own_server_beside_ollama(
+    tipbench: Tipbench, ollama: OllamaServer, tmp_path: Path
+) -> None:
+    store = ("--mlflow-url", tmp_path / "store")
+    common = ("--prompts", "v1", "--n-scenarios", 2, "--n-tips", 1, "--num-predict", 24, "--num-ctx", 1024, *store)
+    experiment = ("--experiment", "tip-bench-engines")
+    with llama_server() as url:
+        there = json.loads(tipbench("models", "--engine", "openai", "--engine-url", url, "--json").stdout)
+        name = there[0]["model"]
+        first = tipbench("collect", "--engine", "openai", "--engine-url", url, "--models", name, *common, *experiment)
+        assert first.returncode == 0, first.stderr
+    second = tipbench("collect", "--models", "smollm2:135m", "--ollama-url", ollama.url, *common, *experiment)
+    assert second.returncode == 0, second.stderr
+    file = tmp_path / "judge.json"
+    for words in (("export", *experiment, "--out", file, *store), ("score", file, "--with", "baseline", "--apply", *store)):
+        done = tipbench("judge", *words)
+        assert done.returncode == 0, done.stderr
+    board = json.loads(tipbench("compare", *experiment, *store, "--out", tmp_path / "report", "--json").stdout)
+    cells = {cell["model"]: cell for cell in board["cells"]}
+    assert set(cells) == {name, "smollm2:135m"}
+    # The same file of weights, told by two servers: each with its own engine and its own speed, and no row pooled.
+    assert all(cell["n_scenarios"] == 2 and cell["tokens_per_s"] > 0 for cell in cells.values())

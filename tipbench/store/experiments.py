@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from hashlib import sha256
 
+from tipbench.config import EXPERIMENT_PATTERN
 from tipbench.errors import InputError
 from tipbench.store.backend import StoreError
 from tipbench.store.part import KIND, Part
@@ -14,7 +16,7 @@ from tipbench.store.records import ExperimentInfo
 
 NEWEST = 20
 """Runs that `state` looks at: more than can end out of order."""
-NO_EVIDENCE = ("leaderboard", "export", "index", "archive")
+NO_EVIDENCE = ("leaderboard", "export", "index", "archive", "texts")
 """Kinds of runs on which no leaderboard depends."""
 
 
@@ -38,8 +40,8 @@ class Experiments(Part):
         return found
 
     def find_experiment(self, name: str) -> str | None:
-        """The experiment's id, or None when there is none of this name."""
-        return self._backend.find_experiment(name)
+        """The experiment's id, or None when there is none of this name; MLflow is not asked for what can be nobody's name."""
+        return self._backend.find_experiment(name) if re.fullmatch(EXPERIMENT_PATTERN, name) else None
 
     def state(self, experiment_id: str) -> str:
         """A mark that changes with whatever a leaderboard depends on, read in two small queries however many runs there are.
