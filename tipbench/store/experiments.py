@@ -33,7 +33,7 @@ class Experiments(Part):
 
     def require_experiment(self, name: str) -> str:
         """The experiment's id; raises InputError that names the ones there are."""
-        found = self._backend.find_experiment(name)
+        found = self.find_experiment(name)
         if found is None:
             known = ", ".join(sorted(e.name for e in self.experiments())) or "none yet"
             raise InputError(f"no experiment {name} at {self.where}; there are: {known}")
