@@ -137,7 +137,10 @@ def in_ollama(name: str, file: Path, arguments: argparse.Namespace) -> Iterator[
     """Rows of one shape: a fresh server for each number of slots."""
     settings = {}
     if arguments.kv_cache_type:
-        settings = {"OLLAMA_KV_CACHE_TYPE": arguments.kv_cache_type, "OLLAMA_FLASH_ATTENTION": arguments.flash_attention}
+        settings = {
+            "OLLAMA_KV_CACHE_TYPE": arguments.kv_cache_type,
+            "OLLAMA_FLASH_ATTENTION": arguments.flash_attention,
+        }
         # The estimate is told the same way.
         os.environ.update(settings)
     for parallel in numbers(arguments.parallel):
@@ -178,10 +181,10 @@ def main() -> None:
     parser.add_argument("--num-ctx", default="1024,2048,8192,32768")
     parser.add_argument("--parallel", default="1,2")
     parser.add_argument("--engine", choices=("ollama", "embedded"), default="ollama")
+    parser.add_argument("--kv-cache-type", default="", help="OLLAMA_KV_CACHE_TYPE of the server and for the estimate")
     parser.add_argument(
-        "--kv-cache-type", default="", help="OLLAMA_KV_CACHE_TYPE of the server and for the estimate"
+        "--flash-attention", default="1", help="OLLAMA_FLASH_ATTENTION with --kv-cache-type (default 1)"
     )
-    parser.add_argument("--flash-attention", default="1", help="OLLAMA_FLASH_ATTENTION with --kv-cache-type (default 1)")
     parser.add_argument(
         "--first-batch", action="store_true", help="stop when the first batch is in memory (Ollama only)"
     )
