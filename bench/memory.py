@@ -8,6 +8,9 @@ writes 8; `ratio` is estimate / measured, and 1.00 to 1.15 is what the estimate 
 model's file twice in the temporary folder, and as much memory as the largest line says. `--engine embedded` measures llama.cpp in
 a process of its own.
 
+Each row is of a server that has just started: one that has loaded several models holds on to some of what they took. `--loads 6`
+measures the sixth load, `--arenas 1` under MALLOC_ARENA_MAX=1, as the ollama chart sets it.
+
 `--first-batch` gives each request up once the figure has not grown for 8 s of the runner's CPU time with the model loaded: all
 buffers are touched in the first layer of the first 512 tokens, so that the figure is the same but for the logits, at a small part
 of the time. There are as many requests at once as there are slots.
@@ -24,6 +27,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -134,29 +138,46 @@ def line(
 
 
 def in_ollama(name: str, file: Path, arguments: argparse.Namespace) -> Iterator[str]:
-    """Rows of one shape: a fresh server for each number of slots."""
-    settings = {}
+    """Rows of one shape, each of a server that has just started, or of one that has loaded the model some times before."""
+    settings = {"MALLOC_ARENA_MAX": str(arguments.arenas)} if arguments.arenas else {}
     if arguments.kv_cache_type:
-        settings = {
+        settings |= {
             "OLLAMA_KV_CACHE_TYPE": arguments.kv_cache_type,
             "OLLAMA_FLASH_ATTENTION": arguments.flash_attention,
         }
         # The estimate is told the same way.
         os.environ.update(settings)
-    for parallel in numbers(arguments.parallel):
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            server: OllamaServer = start_ollama(Path(folder), parallel=parallel, bare=True, settings=settings)
-            try:
-                server.create(name, f"FROM {file}\n")
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        with served(Path(folder), 1, {}) as server:
+            server.create(name, f"FROM {file}\n")
+        for parallel, num_ctx in product(numbers(arguments.parallel), numbers(arguments.num_ctx)):
+            with served(Path(folder), parallel, settings) as server:
+                for number in range(arguments.loads - 1):
+                    load(server, name, 1024 << number % 3)
                 engine = OllamaEngine(server.url)
-                facts = engine.describe(name)
-                for num_ctx in numbers(arguments.num_ctx):
-                    quick = server if arguments.first_batch else None
-                    yield line(name, engine, facts, num_ctx, parallel, arguments.num_thread, quick)
+                quick = server if arguments.first_batch else None
+                yield line(name, engine, engine.describe(name), num_ctx, parallel, arguments.num_thread, quick)
                 engine.close()
-            finally:
-                server.process.terminate()
-                server.process.wait()
+
+
+@contextlib.contextmanager
+def served(folder: Path, parallel: int, settings: dict[str, str]) -> Iterator[OllamaServer]:
+    """A server with what is in the folder, for a while."""
+    server = start_ollama(folder, parallel=parallel, bare=True, settings=settings)
+    try:
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait()
+
+
+def load(server: OllamaServer, name: str, num_ctx: int) -> None:
+    """Have the model in memory and out again."""
+    body = {"model": name, "prompt": "", "stream": False, "options": {"num_ctx": num_ctx}}
+    httpx.post(server.url + "/api/generate", json=body, timeout=600).raise_for_status()
+    httpx.post(server.url + "/api/generate", json={"model": name, "keep_alive": 0}, timeout=60).raise_for_status()
+    while psutil.Process(server.process.pid).children():
+        time.sleep(0.1)
 
 
 def embedded(name: str, file: Path, arguments: argparse.Namespace) -> Iterator[str]:
@@ -188,6 +209,10 @@ def main() -> None:
     parser.add_argument(
         "--first-batch", action="store_true", help="stop when the first batch is in memory (Ollama only)"
     )
+    parser.add_argument(
+        "--loads", type=int, default=1, help="which load of a server's life is measured (default: the first)"
+    )
+    parser.add_argument("--arenas", type=int, default=0, help="MALLOC_ARENA_MAX of the server; default: not set")
     parser.add_argument("--num-thread", type=int, default=2)
     parser.add_argument("--folder", default=None, help="for models; default: the system's temporary folder")
     parser.add_argument("--one", help=argparse.SUPPRESS)
