@@ -11,7 +11,7 @@ a process of its own.
 Each row is of a server that has just started: one that has loaded several models holds on to some of what they took. `--loads 6`
 measures the sixth load, `--arenas 1` under MALLOC_ARENA_MAX=1, as the ollama chart sets it.
 
-`--first-batch` gives each request up once the figure has not grown for 8 s of the runner's CPU time with the model loaded: all
+`--first-batch` gives each request up once the figure has not grown for 4 s of the runner's CPU time with the model loaded: all
 buffers are touched in the first layer of the first 512 tokens, so that the figure is the same but for the logits, at a small part
 of the time. There are as many requests at once as there are slots.
 """
@@ -45,7 +45,7 @@ from tipbench.policy import need
 
 CONTRACT = "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b"
 MIB = 1024**2
-SETTLED_S = 8.0
+SETTLED_S = 4.0
 """CPU seconds of the runner without growth after which a first batch has touched what it touches."""
 PROMPT = "hello world " * 100
 """At least 512 tokens in the made-up vocabularies, and few enough for a context of 1024."""
