@@ -8,20 +8,26 @@ writes 8; `ratio` is estimate / measured, and 1.00 to 1.15 is what the estimate 
 model's file twice in the temporary folder, and as much memory as the largest line says. `--engine embedded` measures llama.cpp in
 a process of its own.
 
-`--first-batch` stops each request once the figure has not grown for 4 s with the model loaded: all buffers are touched in the
-first layer of the first 512 tokens, so that the figure is the same but for the logits, at a small part of the time.
+Each row is of a server that has just started: one that has loaded several models holds on to some of what they took. `--loads 6`
+measures the sixth load, `--arenas 1` under MALLOC_ARENA_MAX=1, as the ollama chart sets it.
+
+`--first-batch` gives each request up once the figure has not grown for 4 s of the runner's CPU time with the model loaded: all
+buffers are touched in the first layer of the first 512 tokens, so that the figure is the same but for the logits, at a small part
+of the time. There are as many requests at once as there are slots.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -39,6 +45,8 @@ from tipbench.policy import need
 
 CONTRACT = "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b"
 MIB = 1024**2
+SETTLED_S = 4.0
+"""CPU seconds of the runner without growth after which a first batch has touched what it touches."""
 PROMPT = "hello world " * 100
 """At least 512 tokens in the made-up vocabularies, and few enough for a context of 1024."""
 HEAD = "shape               num_ctx slots  measured  estimate  ratio  Ollama says  of measured  weights  cache  buffers  overhead  (MiB)"
@@ -47,6 +55,16 @@ HEAD = "shape               num_ctx slots  measured  estimate  ratio  Ollama say
 def numbers(text: str) -> list[int]:
     """`"1,2"` -> `[1, 2]`."""
     return [int(part) for part in text.split(",")]
+
+
+def runners_time(server: OllamaServer) -> float:
+    """Seconds of CPU time that the server's runners have used."""
+    spent = 0.0
+    for child in psutil.Process(server.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = child.cpu_times()
+            spent += times.user + times.system
+    return spent
 
 
 def first_batch(facts: ModelFacts, options: Options, server: OllamaServer) -> int:
@@ -62,14 +80,17 @@ def first_batch(facts: ModelFacts, options: Options, server: OllamaServer) -> in
             httpx.post(server.url + "/api/chat", json=body, timeout=600)
 
     gauge = ProcessGauge(server.url)
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    peak, grew = 0, time.monotonic()
-    while asking.is_alive() and (peak < (facts.size_bytes or 0) * 0.9 or time.monotonic() - grew < 4):
-        size = gauge.read() or 0
+    asking = [threading.Thread(target=ask, daemon=True) for _ in range(options.parallel)]
+    for one in asking:
+        one.start()
+    peak, grew = 0, 0.0
+    while any(one.is_alive() for one in asking):
+        size, spent = gauge.read() or 0, runners_time(server)
         if size > peak + MIB:
-            grew = time.monotonic()
+            grew = spent
         peak = max(peak, size)
+        if peak >= (facts.size_bytes or 0) * 0.9 and spent - grew > SETTLED_S:
+            break
         time.sleep(0.3)
     return peak
 
@@ -117,24 +138,46 @@ def line(
 
 
 def in_ollama(name: str, file: Path, arguments: argparse.Namespace) -> Iterator[str]:
-    """Rows of one shape: a fresh server for each number of slots."""
-    settings = {}
+    """Rows of one shape, each of a server that has just started, or of one that has loaded the model some times before."""
+    settings = {"MALLOC_ARENA_MAX": str(arguments.arenas)} if arguments.arenas else {}
     if arguments.kv_cache_type:
-        settings = {"OLLAMA_KV_CACHE_TYPE": arguments.kv_cache_type, "OLLAMA_FLASH_ATTENTION": "1"}
-    for parallel in numbers(arguments.parallel):
-        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            server: OllamaServer = start_ollama(Path(folder), parallel=parallel, bare=True, settings=settings)
-            try:
-                server.create(name, f"FROM {file}\n")
+        settings |= {
+            "OLLAMA_KV_CACHE_TYPE": arguments.kv_cache_type,
+            "OLLAMA_FLASH_ATTENTION": arguments.flash_attention,
+        }
+        # The estimate is told the same way.
+        os.environ.update(settings)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        with served(Path(folder), 1, {}) as server:
+            server.create(name, f"FROM {file}\n")
+        for parallel, num_ctx in product(numbers(arguments.parallel), numbers(arguments.num_ctx)):
+            with served(Path(folder), parallel, settings) as server:
+                for number in range(arguments.loads - 1):
+                    load(server, name, 1024 << number % 3)
                 engine = OllamaEngine(server.url)
-                facts = engine.describe(name)
-                for num_ctx in numbers(arguments.num_ctx):
-                    quick = server if arguments.first_batch else None
-                    yield line(name, engine, facts, num_ctx, parallel, arguments.num_thread, quick)
+                quick = server if arguments.first_batch else None
+                yield line(name, engine, engine.describe(name), num_ctx, parallel, arguments.num_thread, quick)
                 engine.close()
-            finally:
-                server.process.terminate()
-                server.process.wait()
+
+
+@contextlib.contextmanager
+def served(folder: Path, parallel: int, settings: dict[str, str]) -> Iterator[OllamaServer]:
+    """A server with what is in the folder, for a while."""
+    server = start_ollama(folder, parallel=parallel, bare=True, settings=settings)
+    try:
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait()
+
+
+def load(server: OllamaServer, name: str, num_ctx: int) -> None:
+    """Have the model in memory and out again."""
+    body = {"model": name, "prompt": "", "stream": False, "options": {"num_ctx": num_ctx}}
+    httpx.post(server.url + "/api/generate", json=body, timeout=600).raise_for_status()
+    httpx.post(server.url + "/api/generate", json={"model": name, "keep_alive": 0}, timeout=60).raise_for_status()
+    while psutil.Process(server.process.pid).children():
+        time.sleep(0.1)
 
 
 def embedded(name: str, file: Path, arguments: argparse.Namespace) -> Iterator[str]:
@@ -159,12 +202,17 @@ def main() -> None:
     parser.add_argument("--num-ctx", default="1024,2048,8192,32768")
     parser.add_argument("--parallel", default="1,2")
     parser.add_argument("--engine", choices=("ollama", "embedded"), default="ollama")
+    parser.add_argument("--kv-cache-type", default="", help="OLLAMA_KV_CACHE_TYPE of the server and for the estimate")
     parser.add_argument(
-        "--kv-cache-type", default="", help="OLLAMA_KV_CACHE_TYPE of the server, with flash attention on"
+        "--flash-attention", default="1", help="OLLAMA_FLASH_ATTENTION with --kv-cache-type (default 1)"
     )
     parser.add_argument(
         "--first-batch", action="store_true", help="stop when the first batch is in memory (Ollama only)"
     )
+    parser.add_argument(
+        "--loads", type=int, default=1, help="which load of a server's life is measured (default: the first)"
+    )
+    parser.add_argument("--arenas", type=int, default=0, help="MALLOC_ARENA_MAX of the server; default: not set")
     parser.add_argument("--num-thread", type=int, default=2)
     parser.add_argument("--folder", default=None, help="for models; default: the system's temporary folder")
     parser.add_argument("--one", help=argparse.SUPPRESS)

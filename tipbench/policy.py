@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tipbench.memory.meter import Reading
-from tipbench.memory.need import CACHE_ELEMENT, MemoryEstimate, ModelShape, Setting, estimate, largest_context
+from tipbench.memory.need import MemoryEstimate, ModelShape, Setting, estimate, largest_context
 from tipbench.model_names import parameters_in_name
 from tipbench.quantities import size
 
@@ -15,7 +15,8 @@ RUNTIME_OVERHEAD = 160 * 1024**2
 """Bytes counted beyond weights and KV cache for a model of which no more than these is known."""
 
 
-_SWITCH = {"1": True, "true": True, "0": False, "false": False}
+_SWITCHED_OFF = frozenset({"0", "f", "F", "false", "False", "FALSE"})
+"""What Ollama reads as no (Go's ParseBool); every other word turns the switch on (`BoolWithDefault`, envconfig/config.go)."""
 
 
 class Facts(Protocol):
@@ -98,14 +99,13 @@ def _setting(num_ctx: int, parallel: int, engine: str) -> Setting:
     """How the engine runs a model. What the server was told (its cache's type, flash attention) is in variables of Ollama's own."""
     embedded = engine == "embedded"
     cache, flash = (
-        os.environ.get("OLLAMA_KV_CACHE_TYPE", "").lower(),
-        os.environ.get("OLLAMA_FLASH_ATTENTION", "").lower(),
+        os.environ.get(name, "").strip().strip("\"'") for name in ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION")
     )
     return Setting(
         num_ctx,
         parallel,
-        cache_type=cache if cache in CACHE_ELEMENT and not embedded else "f16",
-        flash_attention=None if embedded or flash not in _SWITCH else _SWITCH[flash],
+        cache_type=cache.lower() or "f16",
+        flash_attention=flash not in _SWITCHED_OFF if flash else None,
         loader="embedded" if embedded else None,
     )
 

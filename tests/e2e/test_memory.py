@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import Tipbench
 from tests.e2e.conftest import (
     CONTEXT,
     NAMESPACE,
@@ -21,11 +22,16 @@ from tests.e2e.conftest import (
     helm,
     kubectl,
     objects,
+    ollama_port,
     until,
     watching,
 )
 from tests.integration.conftest import smollm2
 from tests.integration.test_ollama_real import with_more_parameters
+from tests.models.shapes import SHAPES
+from tests.models.writing import write
+from tipbench.engines.gguf import read_header
+from tipbench.memory.need import Setting, estimate, shape_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
@@ -72,6 +78,7 @@ def test_a_model_over_the_limit_is_refused_by_its_real_count(
     board = mlflow.runs(experiment, "tags.`tipbench.kind` = 'leaderboard'")[0]
     leaderboard = json.loads(mlflow.artifact(board, "leaderboard.json"))
     assert [r["model"] for r in leaderboard["refused"]] == ["heavy:tiny"]
+    assert {c["memory_source"] for c in leaderboard["cells"]} == {"sidecar"}
     assert_complete(mlflow.cells(experiment), models=1)
 
 
@@ -84,6 +91,7 @@ def test_a_model_that_does_not_fit_ends_in_a_kill_that_is_told_with_numbers(
         airflow.until_task(run, "collect[0]", {"failed"}, timeout=400)
         log = airflow.log(run, "collect", 0)
         assert "OOMKilled" in log and "200 MiB" in log and "estimated need of smollm2:135m" in log
+        assert "largest that was measured" in log
         cells = mlflow.cells(experiment)
         assert {c["tags"]["tipbench.failure"] for c in cells} == {"OOMKilled"} and len(cells) == 4
         assert "200 MiB" in cells[0]["tags"]["tipbench.failure_message"]
@@ -93,6 +101,36 @@ def test_a_model_that_does_not_fit_ends_in_a_kill_that_is_told_with_numbers(
     until("the run goes on", lambda: airflow.state(run) in ("running", "queued", "success"))
     assert airflow.end(run) == "success"
     assert_complete(mlflow.cells(experiment), models=1)
+
+
+@pytest.mark.parametrize("name", ["qwen3:0.6b", "gemma3:1b"])
+def test_a_model_runs_five_percent_over_its_estimate_and_not_ten_percent_under_it(
+    name: str, tipbench: Tipbench, tmp_path: Path
+) -> None:
+    """Under it the model is refused where the limit is stated, and killed where nobody states it."""
+    file, model = tmp_path / "model.gguf", f"noise-{name}"
+    write(SHAPES[name], name, file)
+    header = read_header(file)
+    shape = shape_of(header.metadata, header.tensors)
+    assert shape is not None
+    needed = estimate(shape, Setting(2048)).total / 1024**2
+    under, over = f"{needed * 0.9:.0f}Mi", f"{needed * 1.05:.0f}Mi"
+    command = ("collect", "--models", model, "--prompts", "v1", "--n-scenarios", 1, "--n-tips", 1, "--num-predict", 8)
+    command += ("--num-thread", 1, "--mlflow-url", tmp_path / "store")
+    provide(model, file)
+    try:
+        with ollama_with(f"memory={under}"), ollama_port() as url:
+            refused = tipbench(*command, "--ollama-url", url, "--memory-limit", under)
+            assert refused.returncode == 3 and "over the memory limit" in refused.stderr
+            killed = tipbench(*command, "--ollama-url", url)
+            # On cgroup v2 the whole container is gone, and here nobody asks the cluster why.
+            ended = killed.stdout + killed.stderr + kubectl("get", "pod", "ollama-0", "-o", "yaml")
+            assert killed.returncode != 0 and "OOMKilled" in ended
+        with ollama_with(f"memory={over}"), ollama_port() as url:
+            done = tipbench(*command, "--ollama-url", url, "--memory-limit", over)
+            assert done.returncode == 0, done.stderr
+    finally:
+        kubectl("exec", "ollama-0", "--", "ollama", "rm", model)
 
 
 def test_a_collect_pod_that_is_killed_for_memory_says_so_in_the_log_and_in_mlflow(

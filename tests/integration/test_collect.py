@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import signal
@@ -16,7 +17,9 @@ import pytest
 
 from tests.conftest import MlflowServer, Tipbench, clean_env, command_line
 from tests.fakes.ollama_server import FakeOllama, Fault
+from tipbench.memory.meter import Source
 from tipbench.store import Store, open_store
+from tipbench.store.records import SLOTS, CellResult
 
 pytestmark = pytest.mark.integration
 
@@ -306,6 +309,40 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(
     assert done.returncode == 3
     assert "needs about" in done.stderr and "400 MiB" in done.stderr
     assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    ("source", "size", "num_ctx", "code", "said"),
+    [
+        # The estimate is over the limit; what was measured fits.
+        ("processes", 300, 2048, 0, ""),
+        ("sidecar", 700, 2048, 3, "small:1b took 700 MiB in an earlier run (measured: sidecar)"),
+        # Too little, or of other options: the estimate decides.
+        ("reported", 300, 2048, 3, "needs about"),
+        ("processes", 300, 4096, 3, "needs about"),
+    ],
+)
+def test_what_an_earlier_run_took_decides_about_the_memory_limit_in_every_experiment(
+    tipbench: Tipbench, fake: FakeOllama, store: Store, mlflow_url: str, source: Source, size: int, num_ctx: int,
+    code: int, said: str,
+) -> None:  # fmt: skip
+    name = f"{source}-{size}-{num_ctx}"
+    fake.models["small:1b"]["digest"] = hashlib.sha256(name.encode()).hexdigest()
+    params = {
+        "model_digest": fake.models["small:1b"]["digest"],
+        "num_ctx": str(num_ctx),
+        "engine": "ollama",
+    }
+    earlier = CellResult(
+        cell_id=name, collection_id="c", model="small:1b", prompt="v1", scenario="s", situation="", n_tips=0,
+        params=params, tags={SLOTS: "1"}, candidates=(), flags={}, resident_bytes=size * 1024**2, memory_source=source,
+        failure=None, started_ms=1, ended_ms=2,
+    )  # fmt: skip
+    store.save_cell(store.ensure_experiment("tip-bench-measured-before"), "", earlier, None)
+    few = ("--memory-limit", "400Mi", "--prompts", "v1", "--n-scenarios", 1, "--n-tips", 1)
+    done = tipbench(*arguments(fake, mlflow_url, f"tip-bench-limit-{name}", *few))
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr and bool(fake.requests) == (code == 0)
 
 
 def test_two_collectors_on_one_spool_do_not_save_twice(fake: FakeOllama, mlflow_url: str, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ F32, Q4, Q5, Q6, Q8 = (
     GGMLQuantizationType.Q6_K,
     GGMLQuantizationType.Q8_0,
 )
+_ALTUP = 4
+"""Copies of the residual that gemma3n carries along."""
 _FALLBACK = {Q4: GGMLQuantizationType.Q5_0, Q5: GGMLQuantizationType.Q5_1, Q6: Q8}
 """What is taken when a row is no multiple of 256 elements long."""
 
@@ -75,6 +77,10 @@ class Shape:
     rope_factors: Literal["", "freqs", "long-short"] = ""
     window: int = 0
     """Tokens that a layer with a sliding window looks back; 0: no such layers."""
+    per_layer: int = 0
+    """Width of the embedding that each layer has of its own (gemma3n); 0: none."""
+    shared_layers: int = 0
+    """The last layers, which read the cache of earlier ones."""
     rope_base: float = 10000.0
     quantised: bool = True
     """False: every matrix is stored as F16."""
@@ -98,6 +104,8 @@ class Shape:
     def _type(self, name: str, shape: tuple[int, ...], index: int) -> GGMLQuantizationType:
         if not self.quantised:
             return GGMLQuantizationType.F16
+        if name == "per_layer_token_embd.weight":
+            return GGMLQuantizationType.F16
         wanted = Q4
         if name in ("output.weight", "token_embd.weight"):
             # Without an output of its own the embedding is the output; Ollama's qwen3 files have both alike.
@@ -107,6 +115,8 @@ class Shape:
             wanted = Q6
         elif "attn_qkv" in name:
             wanted = Q5
+        if shape[0] % 32:
+            return GGMLQuantizationType.F16
         return wanted if shape[0] % 256 == 0 else _FALLBACK[wanted]
 
     def _names(self) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -120,6 +130,12 @@ class Shape:
         elif self.rope_factors == "long-short":
             yield "rope_factors_long.weight", (self.key_length // 2,)
             yield "rope_factors_short.weight", (self.key_length // 2,)
+        if self.per_layer:
+            yield "altup_proj.weight", (width, width, _ALTUP - 1)
+            yield "altup_unembd_proj.weight", (width, width, _ALTUP - 1)
+            yield "per_layer_token_embd.weight", (self.per_layer * self.layers, self.vocabulary)
+            yield "per_layer_model_proj.weight", (width, self.per_layer * self.layers)
+            yield "per_layer_proj_norm.weight", (self.per_layer,)
         for layer in range(self.layers):
             for name, shape in self._layer(width, query, keys):
                 yield f"blk.{layer}.{name}", shape
@@ -130,6 +146,8 @@ class Shape:
         if self.post_norms:
             yield "post_attention_norm.weight", (width,)
             yield "post_ffw_norm.weight", (width,)
+        if self.per_layer:
+            yield from self._layer_of_gemma3n(width)
         if self.query_key_norms:
             yield "attn_q_norm.weight", (self.key_length,)
             yield "attn_k_norm.weight", (self.key_length,)
@@ -153,6 +171,20 @@ class Shape:
             yield "ffn_gate.weight", (width, self.feed_forward)
             yield "ffn_up.weight", (width, self.feed_forward)
         yield "ffn_down.weight", (self.feed_forward, width)
+
+    def _layer_of_gemma3n(self, width: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """What its layers have beside attention and feed-forward (Ollama's model/models/gemma3n/model_text.go)."""
+        yield "altup_correct_scale.weight", (width,)
+        yield "altup_correct_coef.weight", (_ALTUP, _ALTUP)
+        yield "altup_predict_coef.weight", (_ALTUP, _ALTUP * _ALTUP)
+        yield "altup_router.weight", (width, _ALTUP)
+        yield "altup_router_norm.weight", (width,)
+        yield "laurel_l.weight", (width, 64)
+        yield "laurel_r.weight", (64, width)
+        yield "laurel_post_norm.weight", (width,)
+        yield "inp_gate.weight", (width, self.per_layer)
+        yield "proj.weight", (self.per_layer, width)
+        yield "post_norm.weight", (width,)
 
     def metadata(self) -> dict[str, Any]:
         """The architecture's own keys, without its name in front."""
@@ -179,6 +211,15 @@ class Shape:
                 "embedding_scale": 12.0,
                 "residual_scale": 0.22,
                 "logit_scale": 6.0,
+            }
+        if self.per_layer:
+            facts |= {
+                "altup.active_idx": 0,
+                "altup.num_inputs": _ALTUP,
+                "embedding_length_per_layer_input": self.per_layer,
+                "attention.shared_kv_layers": self.shared_layers,
+                "attention.sliding_window_pattern": [(i + 1) % 5 != 0 for i in range(self.layers)],
+                "activation_sparsity_scale": [1.6448536 if i < 10 else 0.0 for i in range(self.layers)],
             }
         if self.rope_factors == "long-short":
             facts |= {"rope.scaling.original_context_length": 4096, "rope.scaling.attn_factor": 1.19}
@@ -232,6 +273,17 @@ SHAPES: dict[str, Shape] = {
     "phi3:mini": Shape(
         "phi3", 32, 3072, 32, 32, 8192, 32064, 131072,
         tokenizer="spm", tied=False, fused=True, rope_factors="long-short",
+    ),
+    "phi4-mini": Shape(
+        "phi3", 32, 3072, 24, 8, 8192, 200064, 131072,
+        pre_tokenizer="gpt-4o", merges=199742, fused=True, rope_factors="long-short",
+    ),
+    "gemma2:2b": Shape(
+        "gemma2", 26, 2304, 8, 4, 9216, 256000, 8192, tokenizer="spm", head_width=256, post_norms=True, window=4096,
+    ),
+    "gemma3n:e2b": Shape(
+        "gemma3n", 30, 2048, 8, 2, 8192, 262400, 32768, tokenizer="spm", head_width=256, query_key_norms=True,
+        post_norms=True, window=512, per_layer=256, shared_layers=10, rope_base=1e6,
     ),
     "granite3.1-moe:1b": Shape(
         "granitemoe", 24, 1024, 16, 8, 512, 49155, 131072,

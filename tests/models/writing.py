@@ -32,7 +32,8 @@ def write(shape: Shape, name: str, path: Path, seed: int = 0) -> None:
     writer.add_type("model")
     writer.add_file_type(LlamaFileType.MOSTLY_Q4_K_M if shape.quantised else LlamaFileType.MOSTLY_F16)
     for key, value in shape.metadata().items():
-        add = writer.add_float32 if isinstance(value, float) else writer.add_uint32
+        many = isinstance(value, list)
+        add = writer.add_array if many else writer.add_float32 if isinstance(value, float) else writer.add_uint32
         add(f"{shape.architecture}.{key}", value)
     _vocabulary(writer, shape, seed)
     tensors = list(shape.tensors())

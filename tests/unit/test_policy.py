@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from tipbench.engines.base import ModelFacts
+from tipbench.memory.need import LayerCache, ModelShape, Setting, estimate
 from tipbench.model_names import parameters_in_name
 from tipbench.policy import (
     RUNTIME_OVERHEAD,
@@ -12,6 +16,7 @@ from tipbench.policy import (
     check_tag,
     estimate_memory,
     format_bytes,
+    need,
     parse_bytes,
 )
 
@@ -56,6 +61,29 @@ def test_the_estimate_counts_weights_and_the_cache_of_every_slot() -> None:
     estimate = estimate_memory(1000, 10, num_ctx=50, parallel=3)
     assert estimate is not None and estimate.total == 1000 + 10 * 50 * 3 + RUNTIME_OVERHEAD
     assert estimate_memory(None, 10, 50) is None
+
+
+@pytest.mark.parametrize(
+    ("cache", "flash", "wanted"),
+    [
+        ("", "", Setting(2048)),
+        ("Q8_0", "1", Setting(2048, cache_type="q8_0", flash_attention=True)),
+        (" q4_0 ", "", Setting(2048, cache_type="q4_0")),
+        ("f32", "FALSE", Setting(2048, cache_type="f32", flash_attention=False)),
+        # Ollama takes what it cannot read for a yes.
+        ("", "please", Setting(2048, flash_attention=True)),
+    ],
+)
+def test_what_the_server_was_told_is_read_as_ollama_reads_it(
+    monkeypatch: pytest.MonkeyPatch, cache: str, flash: str, wanted: Setting
+) -> None:
+    monkeypatch.setenv("OLLAMA_KV_CACHE_TYPE", cache)
+    monkeypatch.setenv("OLLAMA_FLASH_ATTENTION", flash)
+    layers = (LayerCache(256),) * 24
+    shape = ModelShape("llama", 10**8, 0, 0, 32000, 1024, 1024, 128, 16, 4096, layers, 8192)
+    facts = ModelFacts("m", "d", 10**8, None, 10**8, 24, 1, 8192, "llama", shape=shape)
+    assert need(facts, 2048) == estimate(shape, wanted)
+    assert need(facts, 2048, engine="embedded") == estimate(shape, replace(wanted, loader="embedded"))
 
 
 def test_a_model_that_does_not_fit_is_refused_with_both_numbers() -> None:

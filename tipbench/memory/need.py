@@ -29,6 +29,16 @@ FLASH_BY_DEFAULT = frozenset(
 """Where Ollama's own engine uses flash attention unasked (`FlashAttention`, fs/ggml/ggml.go). llama.cpp chooses it by itself
 on a CPU (`LLAMA_FLASH_ATTN_TYPE_AUTO`)."""
 
+NO_FLASH = frozenset({"gemma2"})
+FLASH_DESPITE_HEADS = frozenset({"qwen35", "qwen35moe", "qwen3next"})
+"""Where Ollama does without flash attention whoever asks for it, and where it may though a key's and a value's widths differ
+(`SupportsFlashAttention`, fs/ggml/ggml.go)."""
+
+ONE_SLOT = frozenset(
+    "mllama qwen3vl qwen3vlmoe qwen35 qwen35moe qwen3next lfm2 lfm2moe nemotron_h nemotron_h_moe".split()
+)
+"""Architectures that get one slot whatever `OLLAMA_NUM_PARALLEL` says (`load`, server/sched.go)."""
+
 WINDOWS: Mapping[str, tuple[int, int, int]] = {
     "gemma2": (2, 4096, 0),
     "gemma3": (6, 512, 0),
@@ -54,8 +64,8 @@ BLOCKS: Mapping[str, tuple[int, int]] = {
 REPACKED = frozenset({"Q4_0", "Q4_K", "IQ4_NL"})
 """Types of which llama.cpp keeps a copy in another order for the CPU's vector units (ggml-cpu/repack.cpp)."""
 
-CACHE_ELEMENT: Mapping[str, float] = {"f16": 2.0, "bf16": 2.0, "f32": 4.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-"""Bytes of an element of the KV cache by `OLLAMA_KV_CACHE_TYPE`."""
+CACHE_ELEMENT: Mapping[str, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+"""Bytes of an element of the KV cache by `OLLAMA_KV_CACHE_TYPE`; f16 stands in for every other (`SupportsKVCacheType`, fs/ggml/ggml.go)."""
 
 BATCH = 512
 """Tokens that a prompt is read in at once (`num_batch`, api/types.go)."""
@@ -74,11 +84,13 @@ TOUCHED = 1.3
 MIB = 1024**2
 OVERHEAD: Mapping[Loader, tuple[int, int, int]] = {
     "ollama": (120 * MIB, 40, 0),
-    "llama": (110 * MIB, 100, 390),
+    "llama": (52 * MIB, 350, 540),
     "embedded": (12 * MIB, 250, 140),
 }
 """Bytes that server and runner take themselves, for each token of the vocabulary and for each of its merges (llama.cpp's runner
-and, for its models, the server both hold them; Ollama's own engine less). Measured."""
+and, for its models, the server both hold them; Ollama's own engine less). Measured on a server that has just started, where
+llama.cpp's models take (44 MiB, 230, 360); the rest is for what the server holds on to after its second load. After more it holds
+on to more, unless glibc has one arena (MALLOC_ARENA_MAX=1, as the ollama chart sets it)."""
 LLAMA3_MERGES = 2.19
 """Merges for each token in the vocabulary of Llama 3 (280,147 for 128,256): `/api/show` leaves the list out. Others have about
 one a token."""
@@ -135,6 +147,8 @@ class ModelShape:
     """Of a byte-pair vocabulary."""
     recurrent: int = 0
     """Elements of f32 state that a slot keeps in layers without attention."""
+    even_heads: bool = True
+    """Are a head's key and value equally wide? Flash attention needs it."""
 
     @property
     def loader(self) -> Loader:
@@ -149,8 +163,10 @@ class Setting:
     num_ctx: int
     parallel: int = 1
     cache_type: str = "f16"
+    """As `OLLAMA_KV_CACHE_TYPE` asks for it; a type that is not in `CACHE_ELEMENT`, or is quantised where there is no flash
+    attention, is not granted."""
     flash_attention: bool | None = None
-    """None: as the server does unasked."""
+    """As `OLLAMA_FLASH_ATTENTION` asks for it; None: as the server does unasked."""
     loader: Loader | None = None
     """None: as Ollama chooses."""
 
@@ -212,6 +228,7 @@ def shape_of(metadata: Mapping[str, Any], tensors: Sequence[Tensor], file_size: 
         context=_whole(own.get("context_length")),
         merges=_merges(metadata, embedding.shape[-1] if embedding else _whole(own.get("vocab_size"))),
         recurrent=_recurrent(own, n_layers, layers),
+        even_heads=own.get("attention.key_length") == own.get("attention.value_length"),
     )
 
 
@@ -305,19 +322,33 @@ def kv_cache(shape: ModelShape, setting: Setting) -> int:
     loader = setting.loader or shape.loader
     context = min(setting.num_ctx, shape.context) if shape.context and loader != "embedded" else setting.num_ctx
     batch = min(BATCH, context)
-    element = CACHE_ELEMENT[setting.cache_type]
+    slots = _slots(shape, setting, loader)
+    element = CACHE_ELEMENT[_cache_type(shape, setting, loader)]
     total = 0.0
     for layer in shape.layers:
-        full = setting.parallel * _padded(context)
+        full = slots * _padded(context)
         if not layer.window or loader == "llama":
             cells = full
         elif loader == "ollama":
-            kept = max(layer.kept, layer.window + (setting.parallel > 1))
-            cells = full if kept >= context else _padded(setting.parallel * kept + batch)
+            kept = max(layer.kept, layer.window + (slots > 1))
+            cells = full if kept >= context else _padded(slots * kept + batch)
         else:
-            cells = setting.parallel * min(_padded(context), _padded(layer.window + batch))
+            cells = slots * min(_padded(context), _padded(layer.window + batch))
         total += cells * layer.elements * element
-    return int(total) + shape.recurrent * 4 * setting.parallel
+    return int(total) + shape.recurrent * 4 * slots
+
+
+def _slots(shape: ModelShape, setting: Setting, loader: Loader) -> int:
+    return 1 if loader != "embedded" and shape.architecture in ONE_SLOT else setting.parallel
+
+
+def _cache_type(shape: ModelShape, setting: Setting, loader: Loader) -> str:
+    """The cache's type that is granted (`NewLlamaServer`, llm/server.go): a quantised one needs flash attention, which for
+    llama.cpp's runner has to be asked for by name."""
+    if loader == "embedded" or setting.cache_type not in CACHE_ELEMENT:
+        return "f16"
+    granted = _flash(shape, setting, loader) and (loader == "ollama" or setting.flash_attention is not None)
+    return setting.cache_type if granted else "f16"
 
 
 def _padded(cells: int) -> int:
@@ -337,17 +368,21 @@ def compute_buffers(shape: ModelShape, setting: Setting) -> int:
     widest = 3 * shape.width + shape.query + 2 * shape.keys + 2 * shape.feed_forward
     blocks = max(shape.feed_forward, shape.width, shape.query) * 34 // 32
     buffers = int(batch * (4 * widest + blocks) * TOUCHED)
-    cells = _padded(context) * setting.parallel if loader == "ollama" else min(_padded(context), FILLED)
+    slots = _slots(shape, setting, loader)
+    cells = _padded(context) * slots if loader == "ollama" else min(_padded(context), FILLED)
     buffers += batch * cells * MASK_ELEMENT[loader]
     if not _flash(shape, setting, loader):
         buffers += batch * min(cells, FILLED) * shape.heads * 4
-    return buffers + shape.vocabulary * 4 * (setting.parallel + 2)
+    return buffers + shape.vocabulary * 4 * (slots + 2)
 
 
 def _flash(shape: ModelShape, setting: Setting, loader: Loader) -> bool:
-    if setting.flash_attention is not None:
-        return setting.flash_attention
-    return loader != "ollama" or shape.architecture in FLASH_BY_DEFAULT
+    """Is flash attention used? Where Ollama is not asked, llama.cpp's runner decides by itself, and takes it on a CPU."""
+    if loader == "embedded" or (loader == "llama" and setting.flash_attention is None):
+        return True
+    asked = shape.architecture in FLASH_BY_DEFAULT if setting.flash_attention is None else setting.flash_attention
+    able = shape.even_heads or shape.architecture in FLASH_DESPITE_HEADS
+    return asked and able and shape.architecture not in NO_FLASH
 
 
 def _loaded_weights(shape: ModelShape, loader: Loader) -> int:

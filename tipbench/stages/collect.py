@@ -97,11 +97,11 @@ def run(
 
 
 def _took_before(config: Config, store: Store, limit: int | None) -> Measured:
-    """Knows what earlier runs of this experiment took; asked only where there is a limit."""
-    experiment_id = store.find_experiment(config.experiment) if limit is not None else None
-    cells = store.cells(experiment_id) if experiment_id else []
+    """Knows what earlier runs took, in whichever experiment; asked only where there is a limit."""
+    experiments = [one.experiment_id for one in store.experiments()] if limit is not None else []
 
     def look_up(facts: ModelFacts) -> Reading | None:
+        cells = store.cells_of_model(experiments, facts.digest)
         return took_before(cells, facts.digest, config.num_ctx, config.parallel, config.engine)
 
     return look_up

@@ -12,7 +12,7 @@ from sys import intern
 from pydantic import ValidationError
 
 from tipbench.store.backend import StoreError
-from tipbench.store.part import KIND, Part, now_ms, side_by_side
+from tipbench.store.part import KIND, Part, now_ms, quotable, side_by_side
 from tipbench.store.records import MEMORY_SOURCE, CellRecord, CellResult, Failure, Run, text_hash
 
 CANDIDATES = "candidates.json"
@@ -83,6 +83,12 @@ class Cells(Part):
     def half_written(self, experiment_id: str) -> list[CellRecord]:
         """Runs of cells that nobody finished, or that somebody is writing."""
         return [as_cell(run) for run in self._runs(experiment_id, "cell", "attributes.status = 'RUNNING'")]
+
+    def cells_of_model(self, experiment_ids: Iterable[str], digest: str) -> list[CellRecord]:
+        """Finished cells of the model with this digest in these experiments, without scores."""
+        also = f"params.model_digest = '{quotable(digest)}' AND attributes.status = 'FINISHED'"
+        found = side_by_side(lambda one: list(self._runs(one, "cell", also)), experiment_ids)
+        return [as_cell(run) for runs in found for run in runs]
 
     def runs_of(self, run_ids: Iterable[str]) -> list[Run]:
         """These runs as they are now; those that are gone are left out."""

@@ -259,6 +259,12 @@ def test_a_collection_that_cannot_work_says_why(tmp_path: Path, mlflow_url: str)
             found = client.get("/api/bench/models", params={"models": "huge:9b,gone:1b"}).json()
             verdicts = {m["model"]: m["verdict"] for m in found["models"]}
             assert found["available"] and "refused" in verdicts["huge:9b"] and verdicts["gone:1b"] == "not there yet"
+            most = {}
+            for limit in (None, "100Mi", "1Gi", "2Gi"):
+                given = {} if limit is None else {"memory_limit": limit}
+                rows = client.get("/api/bench/models", params={"models": "small:1b", **given}).json()["models"]
+                most[limit] = next(row["max_num_ctx"] for row in rows if row["model"] == "small:1b")
+            assert most[None] is None and most["100Mi"] == 0 and 0 < most["1Gi"] < most["2Gi"]
         finally:
             laptop.end()
 

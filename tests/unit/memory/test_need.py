@@ -51,6 +51,7 @@ SIZES = {
     "gemma3:1b": 815.3e6,
     "llama3.2:3b": 2019.4e6,
     "qwen3:0.6b": 522.7e6,
+    "gemma3n:e2b": 5.6e9,
 }
 """Bytes of the files in Ollama's library."""
 
@@ -114,6 +115,43 @@ def test_a_quantised_cache_is_smaller_by_its_blocks() -> None:
     assert kv_cache(model, Setting(4096, cache_type="q4_0")) == full * 18 // 64
 
 
+@pytest.mark.parametrize(
+    ("name", "asked", "flash", "granted"),
+    [
+        # llama.cpp's runner quantises its cache only where flash attention is asked for by name.
+        ("qwen2.5:0.5b", "q8_0", None, "f16"),
+        ("qwen2.5:0.5b", "q8_0", True, "q8_0"),
+        ("qwen2.5:0.5b", "q8_0", False, "f16"),
+        # Ollama's own engine uses it for some unasked, and can be told not to.
+        ("gemma3:1b", "q4_0", None, "q4_0"),
+        ("gemma3:1b", "q4_0", False, "f16"),
+        ("gemma3n:e2b", "q8_0", None, "f16"),
+        ("gemma3n:e2b", "q8_0", True, "q8_0"),
+        # gemma2 never has it.
+        ("gemma2:2b", "q8_0", True, "f16"),
+        # Types that Ollama does not take.
+        ("qwen3:0.6b", "f32", True, "f16"),
+        ("qwen3:0.6b", "q5_1", True, "f16"),
+    ],
+)
+def test_the_caches_type_is_the_one_that_ollama_grants(name: str, asked: str, flash: bool | None, granted: str) -> None:
+    model = shape(name)
+    plain = kv_cache(model, Setting(4096, flash_attention=flash))
+    wanted = int(plain * CACHE_ELEMENT[granted] / CACHE_ELEMENT["f16"])
+    assert kv_cache(model, Setting(4096, cache_type=asked, flash_attention=flash)) == wanted
+
+
+def test_heads_with_keys_and_values_of_two_widths_have_no_flash_attention() -> None:
+    uneven = replace(shape("qwen3:0.6b"), even_heads=False)
+    assert kv_cache(uneven, Setting(4096, cache_type="q8_0")) == kv_cache(uneven, Setting(4096))
+    assert estimate(uneven, Setting(4096)).compute > estimate(shape("qwen3:0.6b"), Setting(4096)).compute
+
+
+def test_some_architectures_get_one_slot_whatever_is_asked_for() -> None:
+    model = replace(shape("qwen3:0.6b"), architecture="qwen3vl")
+    assert estimate(model, Setting(4096, parallel=4)) == estimate(model, Setting(4096))
+
+
 def test_an_embedding_that_is_the_output_too_is_loaded_twice_by_ollamas_engine_only() -> None:
     gemma, qwen = shape("gemma3:1b"), shape("qwen2.5:0.5b")
     assert estimate(gemma, Setting(2048)).weights - gemma.weights == 262144 * 1152 // 32 * 34
@@ -124,6 +162,12 @@ def test_an_embedding_that_is_the_output_too_is_loaded_twice_by_ollamas_engine_o
 def test_in_a_mixture_of_experts_all_are_loaded_and_a_token_passes_those_it_uses() -> None:
     model = shape("granite3.1-moe:1b")
     assert model.weights > 780 * MIB and model.feed_forward == 8 * 512
+
+
+def test_gemma3n_loads_all_its_embeddings_and_twenty_of_thirty_layers_have_a_cache() -> None:
+    model = shape("gemma3n:e2b")
+    assert model.weights > 5.6e9 and [layer.elements for layer in model.layers] == [1024] * 20 + [0] * 10
+    assert sum(layer.window == 0 for layer in model.layers[:20]) == 4
 
 
 def test_layers_that_share_a_cache_or_have_no_attention_keep_nothing() -> None:
@@ -162,7 +206,7 @@ def test_without_tensors_metadata_is_enough_and_with_neither_there_is_no_shape()
     context=st.integers(128, 200_000),
     more=st.integers(0, 100_000),
     parallel=st.integers(1, 4),
-    cache=st.sampled_from(sorted(CACHE_ELEMENT)),
+    cache=st.sampled_from([*sorted(CACHE_ELEMENT), "f32"]),
     flash=st.sampled_from([None, True, False]),
 )
 def test_more_context_or_slots_never_need_less(
