@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -187,7 +188,9 @@ def references(args: argparse.Namespace) -> None:
                             y, f = people(there, rng), other(judge, there, rng)
                             for one_y, one_f in zip(y, f, strict=True):
                                 tally.add(*part_of(one_y, one_f, n, args.tips, rng), true, args.seed)
-                        table.add_row(str(cells), str(scenarios), str(n), str(args.tips or 5), judge.name, *tally.row())
+                        row = (str(cells), str(scenarios), str(n), str(args.tips or 5), judge.name, *tally.row())
+                        table.add_row(*row)
+                        print(behind, *row, sep=" | ", file=sys.stderr, flush=True)
         CONSOLE.print(table)
 
 

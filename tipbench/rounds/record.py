@@ -19,6 +19,8 @@ from tipbench.errors import InputError
 from tipbench.store import Store
 from tipbench.store.part import now_ms
 
+RULE = 2
+"""How the looks of a race that begins now are taken, a key of `stats.sequential.RULES`; it is stored with the order, and a race keeps its own."""
 NEXT = "tipbench.next."
 """On the experiment: what comes next, by the first twelve digits of the rubric's hash."""
 
@@ -33,6 +35,8 @@ class Order(_Event):
     scenarios: tuple[str, ...]
     block: int
     after_looks: int = 0
+    rule: int = 1
+    """Of the first order only: how looks are taken, see `RULE`. Orders from before it was noted have rule 1."""
 
 
 class Member(_Event):
@@ -65,6 +69,7 @@ class RecordedDrop(_Event):
     high: float | None = None
     t: float | None = None
     among: int = 0
+    everyone: int = 0
 
 
 class RecordedLook(_Event):
@@ -196,7 +201,7 @@ def enter(
     if added:
         shuffled = sorted(added)
         random.Random(content_hash([experiment_id, str(seed), str(len(race.orders))])).shuffle(shuffled)
-        event = Order(scenarios=tuple(shuffled), block=block, after_looks=len(race.looks))
+        event = Order(scenarios=tuple(shuffled), block=block, after_looks=len(race.looks), rule=RULE)
         store.add_race_event(experiment_id, f"order/{len(race.orders)}", event.model_dump(mode="json"))
     rows = {m.row for m in race.members}
     new = sorted({m.row: m for m in members if m.row not in rows}.values(), key=lambda m: m.row)

@@ -103,7 +103,7 @@ def advance(
 def _horizon(race: Race) -> Horizon:
     """The horizon that the orders on record make."""
     first, *added = race.orders
-    horizon = make_horizon(len(first.scenarios), first.block)
+    horizon = make_horizon(len(first.scenarios), first.block, number=first.rule)
     total = len(first.scenarios)
     for order in added:
         total += len(order.scenarios)
@@ -134,6 +134,7 @@ def _look(look: RecordedLook, row_of: Mapping[str, int]) -> Look:
             d.high,
             d.t,
             d.among,
+            d.everyone,
         )
         for d in look.dropped
         if d.row in row_of
@@ -156,6 +157,7 @@ def _recorded(look: Look, members: Sequence[Member], margin: float, stop: str) -
                 high=d.high,
                 t=None if d.t is None or not np.isfinite(d.t) else d.t,
                 among=d.among,
+                everyone=d.everyone,
             )
             for d in look.dropped
         ),
