@@ -120,7 +120,8 @@ def test_a_notice_goes_to_whom_the_chart_names_unless_the_run_says_otherwise(
 ) -> None:
     objects = render("tipbench", set={"config": {"notify_url": "https://chat.example/hooks/abc"}})
     task = dag.get_task(STAGES[stage])
-    monkeypatch.setattr(task, "env_vars", dict(task.env_vars) | {"TIPBENCH_NOTIFY_URL": url})
+    given = task.env_vars if isinstance(task.env_vars, dict) else {v.name: v.value for v in task.env_vars}
+    monkeypatch.setattr(task, "env_vars", given | {"TIPBENCH_NOTIFY_URL": url})
     env = dag_pod(dag, stage, Api(objects), monkeypatch)["spec"]["containers"][0]["env"]
     (told,) = [e for e in env if e["name"] == "TIPBENCH_NOTIFY_URL"]
     secret = {"secretKeyRef": {"name": "tipbench-notify", "key": "TIPBENCH_NOTIFY_URL"}}
