@@ -122,7 +122,11 @@ def production() -> Iterator[None]:
     ]
     try:
         apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": PROD, "labels": labels}}, shared)
-        apply(*given, *beside("s3", "s3", [from_secret(key, "prod-s3", key) for key in SECRETS["prod-s3"]]), *beside("gate", "gate", gate))
+        apply(
+            *given,
+            *beside("s3", "s3", [from_secret(key, "prod-s3", key) for key in SECRETS["prod-s3"]]),
+            *beside("gate", "gate", gate),
+        )
         # The guard rails first, as the how-to has it.
         started = [start(name) for name in ("tipbench", "ollama", "mlflow", "airflow")]
         for name, process in zip(("tipbench", "ollama", "mlflow", "airflow"), started, strict=True):
