@@ -107,27 +107,27 @@ def test_a_pod_that_was_paused_stops_where_another_took_its_replica(mlflow: Mlfl
     """As when a node hangs: the lease runs out meanwhile, another pod works, and the first one begins no request when it is back."""
     first, second = f"paused-{experiment[-5:]}", f"other-{experiment[-5:]}"
     other = f"{experiment}-other"
-    collecting(first, experiment, n_scenarios=8, n_tips=4)
+    collecting(first, experiment, n_scenarios=4, n_tips=4)
     until("it collects", lambda: finished(mlflow, experiment) > 1, timeout=200, every=0.5)
     signal_pod(first, "SIGSTOP")
     stood = finished(mlflow, experiment)
     try:
-        collecting(second, other, n_scenarios=8, n_tips=4)
+        collecting(second, other)
         until("the other has the replica", lambda: finished(mlflow, other) > 0, timeout=240, every=1)
-        assert finished(mlflow, experiment) == stood < 16
+        assert finished(mlflow, experiment) == stood < CELLS
     finally:
         signal_pod(first, "SIGCONT")
     failed = ("get", "job", first, "-o", "jsonpath={.status.failed}")
     until("it ends", lambda: kubectl(*failed) == "1", timeout=120)
     log = kubectl("logs", f"job/{first}")
-    assert "went to other-" in log, log
+    assert "went to other-" in log or "may be another's by now" in log, log
     # What was under way may have been finished; nothing was begun.
     assert finished(mlflow, experiment) <= stood + 1
     kubectl("wait", "--for=condition=complete", f"job/{second}", "--timeout=300s")
-    assert_complete(mlflow.cells(other), models=1, scenarios=8, tips=4)
-    collecting(f"{first}-again", experiment, n_scenarios=8, n_tips=4, spool=f"/exchange/spool/{first}")
+    assert_complete(mlflow.cells(other), models=1)
+    collecting(f"{first}-again", experiment, n_scenarios=4, n_tips=4, spool=f"/exchange/spool/{first}")
     kubectl("wait", "--for=condition=complete", f"job/{first}-again", "--timeout=300s")
-    assert_complete(mlflow.cells(experiment), models=1, scenarios=8, tips=4)
+    assert_complete(mlflow.cells(experiment), models=1, scenarios=4, tips=4)
     kubectl("delete", "job", first, second, f"{first}-again")
 
 
