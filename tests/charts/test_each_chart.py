@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 from tests.charts.rendering import CHARTS, NAMES, Failed, Object, Pod, env, find, kind, matches, pods, quantity, render
 from tipbench.config import json_schema
 from tipbench.memory.sidecar import PORT as SIDECAR_PORT
+from tipbench.quantities import memory
 
 pytestmark = pytest.mark.charts
 
@@ -102,6 +104,24 @@ def test_ollama_knows_models_of_ones_own_by_their_value_only() -> None:
     assert memory_of_ollama({"models": {**own, "memory": {"my:7b": "5.5Gi"}}}) == "5632Mi"
     with pytest.raises(Failed, match="cannot hold my:7b"):
         render("ollama", set={"memory": "5Gi", "models": {**own, "memory": {"my:7b": "5.5Gi"}}})
+
+
+@pytest.mark.parametrize(
+    "text", ["4000000k", "1.5Gi", "2e9", "2.5E9", "2E+9", "0.5Gi", ".75Gi", "3.Gi", "512Mi", "1500000000000m", "2000000000", "1T", "0.001Pi"]
+)  # fmt: skip
+def test_ollama_reads_quantities_as_kubernetes_and_tipbench_do(text: str) -> None:
+    values = {"models": {"tags": ["mine:7b"], "memory": {"mine:7b": text}}}
+    (server, *_) = pod_of(render("ollama", set=values), "StatefulSet/ollama").spec["containers"]
+    assert server["resources"]["limits"]["memory"] == f"{math.ceil(memory(text) / 2**20)}Mi"
+    assert render("tipbench", set={"policy": {"maxMemory": text}, "config": {"memory_limit": text}})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0Gi", "-1Gi", "4 GB", "4GB", "1e", "Gi", ".", "1ki", "NaN", "1e999", "１Gi"]
+)
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(Failed, match="maxMemory"):
+        render("tipbench", set={"policy": {"maxMemory": text}})
 
 
 def test_ollamas_table_is_what_the_policys_rule_says() -> None:
