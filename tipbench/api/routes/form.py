@@ -64,7 +64,7 @@ def _prompt(name: str, config: Config, scenarios: Sequence[Scenario]) -> PromptI
         (prompt,) = load_prompts([name], config.prompts_dir or None, scenarios)
     except InputError as error:
         return PromptInfo(name=name, description="", problem=str(error))
-    return PromptInfo(name=prompt.name, description=prompt.description)
+    return PromptInfo(name=prompt.name, description=prompt.description, problem=None)
 
 
 @router.get("/models", responses=documented(401, 422))
