@@ -131,6 +131,7 @@ lock: install ## pin the requirements again, with hashes and without index URLs
 	$(UNIVERSAL) -c requirements/dev.txt --extra compare --extra judge --extra api pyproject.toml -o requirements/images/api.txt
 	$(UNIVERSAL) requirements/images/mlflow.in -o requirements/images/mlflow.txt
 	$(UNIVERSAL) requirements/images/airflow.in -o requirements/images/airflow.txt
+	$(UNIVERSAL) tests/e2e/beside/requirements.in -o tests/e2e/beside/requirements.txt
 
 clean: ## remove the environment and everything that was made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -41,6 +41,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment
 
 import httpx
+from airflow.providers.cncf.kubernetes.backcompat.backwards_compat_converters import convert_env_vars
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
@@ -200,7 +201,7 @@ PARAMETERS = {
     ),
     "notify_url": parameter(
         setting("NOTIFY_URL", ""),
-        "Gets one POST with a text when a judge is wanted or the board is ready.",
+        "Gets one POST with a text when a judge is wanted or the board is ready. Empty: whom the tipbench chart names, if anybody.",
         "export",
         "compare",
         type="string",
@@ -336,7 +337,12 @@ class StagePod(KubernetesPodOperator):
         stage = self.labels["tipbench.dev/stage"]
         template = fitted(self.template(stage, dry_run=kwargs.get("dry_run", False)), stage)
         base = template.spec.containers[0]
-        asked = {variable if isinstance(variable, str) else variable.name for variable in self.env_vars or ()}
+        # A parameter that says nothing leaves what the cluster keeps in a Secret (notify_url); any other is this run's.
+        kept = {variable.name for variable in base.env or [] if variable.value_from}
+        self.env_vars = [
+            v for v in convert_env_vars(self.env_vars or []) if v.value or v.value_from or v.name not in kept
+        ]
+        asked = {variable.name for variable in self.env_vars}
         base.env = [variable for variable in base.env or [] if variable.name not in asked]
         if isinstance(self.container_resources, dict):
             self.container_resources = k8s.V1ResourceRequirements(**self.container_resources)

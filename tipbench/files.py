@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from tipbench.errors import BusyError, InputError
 
@@ -97,17 +97,19 @@ def read_text(path: Any) -> str:
 # -- writing -------------------------------------------------------------------------------------
 
 
-def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write the file, whole or not at all; folders on the way are made. `durable` waits until the disk has it.
+@contextlib.contextmanager
+def writing(path: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """A file to write to that becomes `path` when all went well, and goes when not; folders on the way are made. `durable` waits until the
+    disk has it.
 
-    Raises InputError that says what the disk says; what stood there before is untouched then.
+    Raises InputError that says what the disk says; what stood at `path` before is untouched then.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with explained(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                file.write(content)
+                yield file
                 if durable:
                     file.flush()
                     os.fsync(file.fileno())
@@ -116,6 +118,12 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
             with contextlib.suppress(OSError):
                 part.unlink(missing_ok=True)
             raise
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write the file, whole or not at all, as `writing` does. Raises InputError."""
+    with writing(path, durable=durable) as file:
+        file.write(content)
 
 
 def append_line(path: Path, line: bytes) -> None:

@@ -207,7 +207,7 @@ def test_what_the_api_did_not_take_is_sent_on_the_next_visit(page: Page) -> None
 # -- the form --------------------------------------------------------------------------------------
 
 
-def form(page: Page, steps: str, **defaults: Any) -> Any:
+def form(page: Page, steps: str, prompts: list[dict[str, str]] | None = None, **defaults: Any) -> Any:
     """What `steps` (JavaScript with `form` and `row`) returns, on a form with these defaults."""
     known = {"experiment": "tip-bench-auto", "models": "a:1b,b:1b", "prompts": "v1", "n_tips": 5, "pull": False}
     kinds = {"n_tips": "integer", "pull": "boolean"}
@@ -215,7 +215,7 @@ def form(page: Page, steps: str, **defaults: Any) -> Any:
         "schema": {"properties": {name: {"type": kinds.get(name, "string")} for name in known | defaults}},
         "defaults": known | defaults,
         "scenarios": [],
-        "prompts": [],
+        "prompts": prompts or [{"name": "v1"}],
     }
     return page.evaluate(
         f"""async (schema) => {{
@@ -258,6 +258,16 @@ def test_a_start_that_would_collect_nothing_has_an_obstacle(page: Page) -> None:
     assert form(page, some) == [["b:1b"], ""]
     assert form(page, "answer(row('a:1b', true)); form.choose('models', 'a:1b', false); return form.obstacle")
     assert form(page, "answer(row('a:1b', true)); form.choose('prompts', 'v1', false); return form.obstacle")
+
+
+def test_prompts_that_are_faulty_or_gone_are_named_and_not_ticked(page: Page) -> None:
+    there = [{"name": "ours"}, {"name": "v1", "problem": "v1.yaml, line 3: user: ..."}, {"name": "v2"}]
+    chosen = "return [[...form.prompts], form.offered.map((p) => [p.name, Boolean(p.problem)])]"
+    assert form(page, chosen, there, prompts="v1,v2")[0] == ["v2"]
+    # With prompts of one's own, the defaults are not among them.
+    assert form(page, chosen, there, prompts="v7")[0] == ["ours", "v2"]
+    again = "const again = new CollectionForm(schema, { prompts: 'v2,v9' }); return [[...again.prompts], again.offered.at(-1).name]"
+    assert form(page, again, there) == [["v2"], "v9"]
 
 
 def test_only_what_differs_from_the_servers_defaults_is_sent(page: Page) -> None:

@@ -208,9 +208,13 @@ OPTIONS: dict[str, dict[str, Values]] = {
                 "keep_alive": "30s",
                 "memory_limit": "6Gi",
                 "pull": True,
+                "engine": "openai",
+                "engine_url": "http://vllm.models:8000/v1",
+                "parameters": "ours=1.5b",
+                "notify_url": "https://chat.example.com/hooks/abc",
             },
             "catalog": {"configMap": "texts", "scenarios": "ours.yaml", "rubric": "rubric.yaml", "prompts": True},
-            "ollama": {"release": "models", "replicas": 3},
+            "ollama": {"release": "models", "replicas": 3, "slots": 4, "existingSecret": "ollama-key"},
             "mlflow": {
                 "url": "https://mlflow.example.com/mlflow",
                 "publicUrl": "https://mlflow.example.com/mlflow",
@@ -239,10 +243,9 @@ OPTIONS: dict[str, dict[str, Values]] = {
                 "retries": 5,
                 "podLabels": {"team": "tips"},
                 "podAnnotations": {"sidecar.istio.io/inject": "false"},
-                **{
-                    stage: {"digest": DIGEST, "extraEnv": ENV, "resources": RESOURCES}
-                    for stage in ("collect", "export", "compare")
-                },
+                "compare": {"digest": DIGEST, "extraEnv": ENV, "resources": RESOURCES},
+                "collect": {"digest": DIGEST, "existingSecret": "vllm", "extraEnv": ENV, "resources": RESOURCES},
+                "export": {"digest": DIGEST, "for": "manual", "extraEnv": ENV, "resources": RESOURCES},
                 "judge": {
                     "digest": DIGEST,
                     "with": "openai:small",
@@ -260,6 +263,7 @@ OPTIONS: dict[str, dict[str, Values]] = {
             "networkPolicy": {
                 "kubernetesApiPorts": [6443],
                 "kubernetesApiCidrs": ["10.96.0.1/32"],
+                "notifyPorts": [443, 8443],
                 "extraIngress": FROM_ANYWHERE,
                 "extraEgress": TO_ANYWHERE,
             },
@@ -268,6 +272,7 @@ OPTIONS: dict[str, dict[str, Values]] = {
             "runAsUser": None,
             "api": {"enabled": False},
             "exchange": {"existingClaim": "mine"},
+            "notify": {"existingSecret": "webhook"},
             "policy": {"enabled": False},
             "quota": {"enabled": False},
             "limitRange": {"enabled": False},

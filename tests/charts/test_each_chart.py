@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import yaml
 from tests.charts.rendering import CHARTS, NAMES, Failed, Object, Pod, env, find, kind, matches, pods, quantity, render
 from tipbench.config import json_schema
 from tipbench.memory.sidecar import PORT as SIDECAR_PORT
+from tipbench.quantities import memory
 
 pytestmark = pytest.mark.charts
 
@@ -104,6 +106,24 @@ def test_ollama_knows_models_of_ones_own_by_their_value_only() -> None:
     assert memory_of_ollama({"models": {**own, "memory": {"my:7b": "5.5Gi"}}}) == "5632Mi"
     with pytest.raises(Failed, match="cannot hold my:7b"):
         render("ollama", set={"memory": "5Gi", "models": {**own, "memory": {"my:7b": "5.5Gi"}}})
+
+
+@pytest.mark.parametrize(
+    "text", ["4000000k", "1.5Gi", "2e9", "2.5E9", "2E+9", "0.5Gi", ".75Gi", "3.Gi", "512Mi", "1500000000000m", "2000000000", "1T", "0.001Pi"]
+)  # fmt: skip
+def test_ollama_reads_quantities_as_kubernetes_and_tipbench_do(text: str) -> None:
+    values = {"models": {"tags": ["mine:7b"], "memory": {"mine:7b": text}}}
+    (server, *_) = pod_of(render("ollama", set=values), "StatefulSet/ollama").spec["containers"]
+    assert server["resources"]["limits"]["memory"] == f"{math.ceil(memory(text) / 2**20)}Mi"
+    assert render("tipbench", set={"policy": {"maxMemory": text}, "config": {"memory_limit": text}})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0Gi", "-1Gi", "4 GB", "4GB", "1e", "Gi", ".", "1ki", "NaN", "1e999", "１Gi"]
+)
+def test_what_is_no_quantity_is_refused(text: str) -> None:
+    with pytest.raises(Failed, match="maxMemory"):
+        render("tipbench", set={"policy": {"maxMemory": text}})
 
 
 def test_ollamas_table_is_what_the_policys_rule_says() -> None:
@@ -396,6 +416,7 @@ def test_configuration_keys_are_tipbenchs_own_with_the_same_bounds() -> None:
 def test_configuration_leaves_out_what_is_empty_and_writes_numbers_as_they_are() -> None:
     config = config_of(render("tipbench"))
     assert config == {
+        "TIPBENCH_ENGINE": "ollama",
         "TIPBENCH_EXPERIMENT": "tip-bench-auto",
         "TIPBENCH_LEASE_NAMESPACE": "tipbench",
         "TIPBENCH_MEMORY_LIMIT": "4Gi",
@@ -462,6 +483,61 @@ def test_stages_are_suspended_cronjobs_with_the_command_lines_of_the_package() -
         assert failing["onExitCodes"]["values"] == [2, 3, 4], "what another try would not change"
     assert env(pod_of(objects, "CronJob/tipbench-collect").containers[0])["TIPBENCH_SPOOL"] == "/exchange/spool/cronjob"
     assert env(pod_of(objects, "CronJob/tipbench-judge").containers[0])["TIPBENCH_JUDGE"] == "baseline"
+
+
+def sources(pod: Pod) -> set[str]:
+    """The Secrets that become a pod's variables as a whole."""
+    return {s["secretRef"]["name"] for s in pod.containers[0]["envFrom"] if "secretRef" in s}
+
+
+def test_whoever_speaks_to_ollama_has_its_key_and_the_judge_knows_its_slots() -> None:
+    objects = render("tipbench", set={"ollama": {"existingSecret": "key", "slots": 4}})
+    holders = {pod.owner for pod in pods(objects) if "envFrom" in pod.containers[0] and "key" in sources(pod)}
+    assert holders == {"Deployment/tipbench-api", *(f"CronJob/tipbench-{s}" for s in ("collect", "export", "judge"))}
+    slots = {pod.owner for pod in pods(objects) if env(pod.containers[0]).get("OLLAMA_NUM_PARALLEL") == "4"}
+    assert slots == {"CronJob/tipbench-judge"}
+    (server,) = pod_of(render("ollama"), "StatefulSet/ollama").spec["containers"]
+    judge = pod_of(render("tipbench"), "CronJob/tipbench-judge").containers[0]
+    assert env(judge)["OLLAMA_NUM_PARALLEL"] == env(server)["OLLAMA_NUM_PARALLEL"]
+
+
+def test_the_engines_key_goes_to_the_collecting_pod_alone() -> None:
+    objects = render("tipbench", set={"stages": {"collect": {"existingSecret": "vllm"}}})
+    assert [p.owner for p in pods(objects) if "envFrom" in p.containers[0] and "vllm" in sources(p)] == ["CronJob/tipbench-collect"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [({"config": {"notify_url": "https://chat.example/hooks/abc"}}, "tipbench-notify"), ({"notify": {"existingSecret": "mine"}}, "mine")],
+)  # fmt: skip
+def test_a_notices_address_is_kept_in_a_secret_for_those_who_send_it(values: Object, named: str) -> None:
+    objects = render("tipbench", set=values)
+    reference = {"secretKeyRef": {"name": named, "key": "TIPBENCH_NOTIFY_URL"}}
+    senders = {p.owner for p in pods(objects) if env(p.containers[0]).get("TIPBENCH_NOTIFY_URL") == reference}
+    assert senders == {"CronJob/tipbench-export", "CronJob/tipbench-compare"}
+    assert "TIPBENCH_NOTIFY_URL" not in config_of(objects)
+    policy = find(objects, "NetworkPolicy", "tipbench-notify")["spec"]
+    for sender in senders:
+        assert matches(policy["podSelector"], pod_of(objects, sender).labels)
+    made = [o for o in kind(objects, "Secret") if "TIPBENCH_NOTIFY_URL" in o["data"]]
+    assert [o["metadata"]["name"] for o in made] == (["tipbench-notify"] if named != "mine" else [])
+    nobody = render("tipbench")
+    assert not [o for o in nobody if o["metadata"]["name"] == "tipbench-notify"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "asked"),
+    [
+        ({}, []),
+        ({"judge": {"with": "ollama:llama3.2:3b"}}, ["--for", "ollama:llama3.2:3b"]),
+        ({"judge": {"with": "openai:small"}}, ["--for", "openai:small"]),
+        ({"export": {"for": "manual"}, "judge": {"with": "openai:small"}}, ["--for", "manual"]),
+        ({"export": {"for": "baseline"}}, ["--for", "baseline"]),
+    ],
+)
+def test_the_export_is_for_the_judge_that_is_asked(stages: Object, asked: list[str]) -> None:
+    args = pod_of(render("tipbench", set={"stages": stages}), "CronJob/tipbench-export").containers[0]["args"]
+    assert args[args.index("--aside") + 1 :] == asked
 
 
 def test_stage_account_may_read_pods_and_hold_leases_and_no_more() -> None:

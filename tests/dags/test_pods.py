@@ -113,6 +113,21 @@ def test_the_dags_pod_is_the_cronjobs(
             assert labels[name] == value, name
 
 
+@pytest.mark.parametrize("stage", ["export", "compare"])
+@pytest.mark.parametrize("url", ["", "https://other.example/hook"])
+def test_a_notice_goes_to_whom_the_chart_names_unless_the_run_says_otherwise(
+    dag: Any, monkeypatch: pytest.MonkeyPatch, stage: str, url: str
+) -> None:
+    objects = render("tipbench", set={"config": {"notify_url": "https://chat.example/hooks/abc"}})
+    task = dag.get_task(STAGES[stage])
+    given = task.env_vars if isinstance(task.env_vars, dict) else {v.name: v.value for v in task.env_vars}
+    monkeypatch.setattr(task, "env_vars", given | {"TIPBENCH_NOTIFY_URL": url})
+    env = dag_pod(dag, stage, Api(objects), monkeypatch)["spec"]["containers"][0]["env"]
+    (told,) = [e for e in env if e["name"] == "TIPBENCH_NOTIFY_URL"]
+    secret = {"secretKeyRef": {"name": "tipbench-notify", "key": "TIPBENCH_NOTIFY_URL"}}
+    assert told.get("value") == (url or None) and told.get("valueFrom") == (None if url else secret)
+
+
 def test_a_parameter_wins_over_an_extra_variable_of_the_chart(dag: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     env = dag_pod(dag, "collect", Api(render("tipbench", set=OPTIONS)), monkeypatch)["spec"]["containers"][0]["env"]
     assert [e["value"] for e in env if e["name"] == "TIPBENCH_NUM_CTX"] == ["2048"]

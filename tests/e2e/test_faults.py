@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Callable
 
@@ -77,6 +78,57 @@ def test_a_run_survives(
 def finished(mlflow: Mlflow, experiment: str) -> int:
     """Cells that are complete."""
     return sum(cell["status"] == "FINISHED" for cell in mlflow.cells(experiment))
+
+
+def collecting(name: str, experiment: str, **more: object) -> None:
+    """A job by hand that collects, once."""
+    job = json.loads(
+        kubectl("create", "job", "--from=cronjob/tipbench-collect", name, "--dry-run=client", "-o", "json")
+    )
+    job["spec"]["backoffLimit"] = 0
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    mine = {"experiment": experiment, "models": "smollm2:135m", "spool": f"/exchange/spool/{name}"} | SMALL | more
+    mine = {f"TIPBENCH_{key.upper()}": str(value) for key, value in mine.items()}
+    container["env"] = [e for e in container["env"] if e["name"] not in mine] + [
+        {"name": key, "value": value} for key, value in mine.items()
+    ]
+    kubectl("apply", "-f", "-", stdin=json.dumps(job))
+
+
+def signal_pod(job: str, signal: str) -> None:
+    """Send a signal to the process of a job's pod, from the node: a container's first process cannot be stopped from within."""
+    (pod,) = objects("pods", f"batch.kubernetes.io/job-name={job}")
+    container = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+    command = ["docker", "exec", "tipbench-control-plane", "ctr", "-n", "k8s.io", "tasks", "kill", "--signal", signal]
+    subprocess.run([*command, container], check=True, timeout=60)
+
+
+def test_a_pod_that_was_paused_stops_where_another_took_its_replica(mlflow: Mlflow, experiment: str) -> None:
+    """As when a node hangs: the lease runs out meanwhile, another pod works, and the first one begins no request when it is back."""
+    first, second = f"paused-{experiment[-5:]}", f"other-{experiment[-5:]}"
+    other = f"{experiment}-other"
+    collecting(first, experiment, n_scenarios=4, n_tips=4)
+    until("it collects", lambda: finished(mlflow, experiment) > 1, timeout=200, every=0.5)
+    signal_pod(first, "SIGSTOP")
+    stood = finished(mlflow, experiment)
+    try:
+        collecting(second, other)
+        until("the other has the replica", lambda: finished(mlflow, other) > 0, timeout=240, every=1)
+        assert finished(mlflow, experiment) == stood < CELLS
+    finally:
+        signal_pod(first, "SIGCONT")
+    failed = ("get", "job", first, "-o", "jsonpath={.status.failed}")
+    until("it ends", lambda: kubectl(*failed) == "1", timeout=120)
+    log = kubectl("logs", f"job/{first}")
+    assert "went to other-" in log or "may be another's by now" in log, log
+    # What was under way may have been finished; nothing was begun.
+    assert finished(mlflow, experiment) <= stood + 1
+    kubectl("wait", "--for=condition=complete", f"job/{second}", "--timeout=300s")
+    assert_complete(mlflow.cells(other), models=1)
+    collecting(f"{first}-again", experiment, n_scenarios=4, n_tips=4, spool=f"/exchange/spool/{first}")
+    kubectl("wait", "--for=condition=complete", f"job/{first}-again", "--timeout=300s")
+    assert_complete(mlflow.cells(experiment), models=1, scenarios=4, tips=4)
+    kubectl("delete", "job", first, second, f"{first}-again")
 
 
 def test_an_upgrade_and_a_rollback_keep_secrets_tokens_and_data(airflow: Airflow, mlflow: Mlflow) -> None:

@@ -224,6 +224,23 @@ def test_applying_twice_changes_nothing_and_a_changed_score_keeps_its_history(
     assert (last["judge"], last["old"], last["new"], last["reason"]) == ("ann", [3, 3, 3], [3, 3, 5], "misread it")
 
 
+def test_another_reason_for_the_same_scores_is_kept_and_one_left_out_takes_none_back(
+    tipbench: Tipbench, exported: Path, collected: Collected
+) -> None:
+    body = score_all(exported, "ann", lambda n, c: 3, kind="human")
+    tipbench("judge", "apply", exported, "--mlflow-url", collected.url)
+    body["items"][0]["rationale"] = "on second thoughts, because of this"
+    body["items"][1]["rationale"] = None
+    exported.write_text(json.dumps(body))
+    for changed in (1, 0):
+        said = tipbench("judge", "apply", exported, "--mlflow-url", collected.url, "--json")
+        assert json.loads(said.stdout)["changed"] == changed
+    store = open_store(collected.url)
+    last = store.judgment_history(store.require_experiment(collected.experiment))[-1]
+    assert (last["item"], last["rationale"]) == (body["items"][0]["id"], "on second thoughts, because of this")
+    assert last["old"] == last["new"] == [3, 3, 3]
+
+
 def test_a_dry_run_writes_nothing(tipbench: Tipbench, exported: Path, collected: Collected) -> None:
     score_all(exported, "ann", lambda n, c: 3)
     before = fingerprint(collected)

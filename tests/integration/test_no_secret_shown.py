@@ -16,7 +16,10 @@ import pytest
 
 from tests.conftest import MlflowServer, clean_env, command_line, free_port
 from tests.fakes.ollama_server import FakeOllama
+from tests.fakes.openai_server import SCORES, FakeOpenAI
 from tests.integration.net.test_clients import answering
+from tests.integration.test_every_option import commands
+from tipbench.cli import cli
 from tipbench.net.secret import Secret
 
 pytestmark = pytest.mark.integration
@@ -28,6 +31,9 @@ HELD = {
     "MLFLOW_TRACKING_PASSWORD": f"password-{MARK}",
     "MLFLOW_TRACKING_USERNAME": "ada",
     "OPENAI_API_KEY": f"openai-{MARK}\r\n",
+    "TIPBENCH_ENGINE_API_KEY": f"engine-{MARK}\n",
+    # Nobody listens there: what is said of that has the host alone.
+    "TIPBENCH_NOTIFY_URL": f"http://127.0.0.1:9/hooks/{MARK}",
     "TIPBENCH_AIRFLOW_PASSWORD": f"airflow-{MARK}",
     "TIPBENCH_SESSION_SECRET": f"session-{MARK}",
     "HTTPS_PROXY": f"http://me:{MARK}@127.0.0.1:9",
@@ -51,9 +57,12 @@ class Runner:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.calls = 0
+        self.called: set[tuple[str, ...]] = set()
 
     def __call__(self, *arguments: object, code: int | None = 0, **env: str) -> str:
         self.calls += 1
+        words = tuple(str(word) for word in arguments[:2])
+        self.called |= {words, words[:1]}
         outcome = self.folder / f"outcome-{self.calls}.json"
         variables = (
             clean_env(self.folder) | HELD | {"TIPBENCH_RESULT_FILE": str(outcome), "TIPBENCH_MLFLOW_RETRY_S": "1"} | env
@@ -76,7 +85,19 @@ class Runner:
                     assert MARK.encode() not in path.read_bytes(), path
 
 
-def test_no_command_shows_or_leaves_a_secret(fake: FakeOllama, own_mlflow: MlflowServer, tmp_path: Path) -> None:
+@pytest.fixture
+def provider() -> Iterator[FakeOpenAI]:
+    server = FakeOpenAI(
+        content="Write down three things.", models=[{"id": "hosted", "meta": {"n_params": 10**9}}]
+    ).start()
+    yield server
+    server.stop()
+
+
+def test_no_command_shows_or_leaves_a_secret(
+    fake: FakeOllama, provider: FakeOpenAI, own_mlflow: MlflowServer, tmp_path: Path
+) -> None:
+    """Every command, with every secret; a command that nobody calls here fails the test."""
     folder = tmp_path / "home"
     folder.mkdir()
     run = Runner(folder)
@@ -93,6 +114,24 @@ def test_no_command_shows_or_leaves_a_secret(fake: FakeOllama, own_mlflow: Mlflo
     run("models", *ollama, "--mlflow-url", with_password(own_mlflow.url))
     run("doctor", *ollama, *store, code=None)
     run("run", *store, *ollama, *small, "--judge", "baseline", "--out", "again")
+    run("judge", "agreement", *store, code=None)
+    run("export-scores", *store, "--out", "scores.csv")
+    run("import", "scores.csv", "--experiment", f"{EXPERIMENT}-back", "--mlflow-url", with_password(own_mlflow.url))
+    run("plan", "--from-data", *store, code=None)
+    run("next", *store, code=None)
+    run("schema", "config")
+    hosted = ("--engine", "openai", "--engine-url", with_password(provider.url), "--models", "hosted")
+    run("collect", *store, *hosted, *small)
+    provider.content = SCORES
+    run("judge", "export", *store, "--out", "second.json")
+    run("judge", "score", "second.json", "--with", "openai:hosted", "--base-url", with_password(provider.url), "--apply",
+        "--mlflow-url", with_password(own_mlflow.url))  # fmt: skip
+    told = {head.get("Authorization", "") for head in provider.headers}
+    assert any("YWRh" in one for one in told) or any(MARK in one for one in told), (
+        "the secrets reached whom they are for"
+    )
+    every = {path for path, _ in commands(cli)} - {("serve",)}
+    assert every <= run.called, "a command that no secret was tried with"
     receipt = (folder / "report" / "leaderboard.json").read_text()
     assert json.loads(receipt) and (folder / "report" / "report.html").exists()
     run.look(own_mlflow.folder)
@@ -166,11 +205,15 @@ def test_what_serve_prints_and_its_routes_have_no_secret(
             base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}, timeout=120
         )
         answers = [client.get("/openapi.json")]
-        for path in answers[0].json()["paths"]:
+        operations = [(path, method) for path, known in answers[0].json()["paths"].items() for method in known]
+        assert len(operations) >= 30
+        for path, method in operations:
             if "stream" in path or "events" in path:
                 continue
             filled = re.sub(r"\{[^}]*\}", EXPERIMENT, path)
-            answers.append(client.get(filled))
+            # What is no body of that route, and says a password: it does not come back.
+            body = None if method == "get" else {"ollama_url": f"http://u:{MARK}@h:1", "token": MARK}
+            answers.append(client.request(method.upper(), filled, json=body))
         answers.append(client.post("/api/bench/run", json={"ollama_url": with_password(fake.url)}))
         assert answers[-1].status_code == 422 and "password" in answers[-1].text
         answers.append(client.post("/api/bench/run", json={"mlflow_url": f"http://u:{MARK}@h:x"}))

@@ -13,7 +13,7 @@ from tests.fakes.openai_server import FakeOpenAI, Reply
 from tests.llama_server import llama_server
 from tipbench.config import Config
 from tipbench.engines import open_engine
-from tipbench.engines.base import EngineUnreachable, ModelMissing, Options
+from tipbench.engines.base import EmptyAnswer, EngineUnreachable, ModelMissing, Options
 from tipbench.engines.openai import OpenAIEngine
 from tipbench.policy import check_parameters
 
@@ -49,6 +49,23 @@ def test_an_answer_is_streamed_with_the_servers_timings(fake: FakeOpenAI) -> Non
 def test_what_a_server_does_not_tell_stays_unknown(fake: FakeOpenAI) -> None:
     answer = OpenAIEngine(fake.url).generate("m", QUESTION, Options(), 1)
     assert (answer.prompt_s, answer.output_s, answer.total_s, answer.load_s) == (None,) * 4
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    "said", ["<think>Which model am I?</think>\n\n{}", "I am thinking. </think> {}", "[THINK]hm[/THINK]{}", "◁think▷hm◁/think▷{}", "{}"]
+)  # fmt: skip
+def test_thoughts_in_the_text_are_no_part_of_the_tip(fake: FakeOpenAI, said: str, stream: bool) -> None:
+    fake.content = said.format("Take one small step now.")
+    answer = OpenAIEngine(fake.url, stream=stream).generate("m", QUESTION, Options(), 1)
+    assert answer.text == "Take one small step now."
+
+
+def test_thoughts_that_never_end_are_an_empty_answer_that_says_so(fake: FakeOpenAI) -> None:
+    fake.content = "<thinking>Which model am I, and how long may I"
+    with pytest.raises(EmptyAnswer, match=r"spent its tokens on thoughts.*--num-predict"):
+        OpenAIEngine(fake.url).generate("m", QUESTION, Options(), 1)
+    assert len(fake.requests) == 3, "asked as often as for any other broken answer"
 
 
 def test_an_error_in_mid_stream_is_tried_again(fake: FakeOpenAI) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tipbench.engines.thoughts import without_thoughts
+from tipbench.engines.thoughts import blanked, without_thoughts
 
 pytestmark = pytest.mark.unit
 TIP = "Set a timer for ten minutes."
@@ -73,3 +73,18 @@ def test_text_without_a_thought_is_untouched_and_any_text_can_be_read(text: str)
 )
 def test_the_word_alone_is_no_thought(text: str) -> None:
     assert without_thoughts(text) == (text, False)
+
+
+@given(st.text("ab <>/[]THINKthink|.\n", max_size=80))
+def test_what_is_blanked_is_what_is_left_out_and_everything_else_keeps_its_place(text: str) -> None:
+    shown, unfinished = blanked(text)
+    assert len(shown) == len(text) and all(a in (b, " ") for a, b in zip(shown, text, strict=True))
+    answer, same = without_thoughts(text)
+    assert same is unfinished and "".join(answer.split()) == "".join(shown.split())
+
+
+@pytest.mark.parametrize(("begin", "end"), PAIRS)
+def test_a_thought_is_blanked_in_place(begin: str, end: str) -> None:
+    text = f"{begin}{{1}}{end}{{2}}"
+    shown, _ = blanked(text)
+    assert shown.strip() == "{2}" and shown.index("{2}") == text.index("{2}")

@@ -370,10 +370,13 @@ class Estimate(Body):
 
 
 class PromptInfo(Body):
-    """A prompt version that can be asked for."""
+    """A prompt version that can be asked for, or one whose file is faulty."""
 
     name: str
     description: str
+    problem: str | None = Field(
+        None, description="what is wrong with its file, by line and field; a run with it is refused"
+    )
 
 
 class ScenarioInfo(Body):

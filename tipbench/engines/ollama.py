@@ -45,7 +45,7 @@ from tipbench.model_names import parameters_stated, read_name, same_model
 from tipbench.net.address import read_address
 from tipbench.net.clients import ERRORS, json_object, open_client, words_of
 from tipbench.net.secret import from_environment, hide
-from tipbench.patience import Patience
+from tipbench.patience import Away, Busy, Patience
 
 _T = TypeVar("_T")
 
@@ -79,18 +79,6 @@ class _Transient(Exception):
     def __init__(self, failure: GenerationError) -> None:
         self.failure = failure
         super().__init__(str(failure))
-
-
-class _Away(Exception):
-    """Nobody listens, or the connection broke."""
-
-
-class _Busy(Exception):
-    """503: the queue is full."""
-
-    def __init__(self, retry_after: float | None) -> None:
-        self.retry_after = retry_after
-        super().__init__("503, its queue is full")
 
 
 class _NoThinking(Exception):
@@ -320,7 +308,7 @@ class OllamaEngine:
             if self._client.lasting(error):
                 raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {words}") from error
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout | httpx.ProxyError):
-                raise _Away(words) from error
+                raise Away(words) from error
             raise _Transient(BrokenAnswer(f"{model}: {self._shown}: {words}")) from error
 
     def _read(
@@ -369,7 +357,7 @@ class OllamaEngine:
         self._check_way(response)
         words = words_of(response)
         if response.status_code == 503:
-            raise _Busy(_retry_after(response))
+            raise Busy("503, its queue is full", _retry_after(response))
         if response.status_code == 404:
             raise (
                 _missing(model)
@@ -460,7 +448,7 @@ class OllamaEngine:
                     if "error" in chunk:
                         raise _not_pulled(model, _short(str(chunk["error"])))
                     seen(chunk)
-        except (_Away, _Transient) as error:
+        except (Away, _Transient) as error:
             raise PullFailed(f"{model} could not be pulled now: {error}") from error
         except ERRORS as error:
             raise EngineUnreachable(
@@ -493,13 +481,13 @@ class OllamaEngine:
                     raise EngineUnreachable(
                         f"{self._shown} does not answer like Ollama ({words}); check --ollama-url"
                     ) from error
-                raise _Away(words) from error
+                raise Away(words) from error
             self._check_way(response)
             if response.status_code == 503:
-                raise _Busy(_retry_after(response))
+                raise Busy("503, its queue is full", _retry_after(response))
             lasting = model is not None and response.status_code == 500 and tries >= self._limits.attempts
             if response.status_code >= 500 and not lasting:
-                raise _Away(f"HTTP {response.status_code}: {words_of(response)}")
+                raise Away(f"HTTP {response.status_code}: {words_of(response)}")
             return response
 
         response = self._reach(once)
@@ -529,53 +517,24 @@ class OllamaEngine:
         if proxy_says and response.status_code in (403, 407):
             raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {proxy_says}")
         if proxy_says:
-            raise _Away(proxy_says)
+            raise Away(proxy_says)
         elsewhere = self._client.redirect(response)
         if elsewhere:
             raise EngineUnreachable(f"Ollama at {self._shown}: {elsewhere}")
 
     def _reach(self, call: Callable[[], _T]) -> _T:
         """`call`, tried again while nobody listens or the queue is full, each within its limit."""
-        began: dict[bool, float] = {}
-        tried = time.monotonic()
-
-        def give_up(state: tenacity.RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
-            busy = isinstance(error, _Busy)
-            limit = self._limits.queue_full if busy else self._limits.unreachable
-            # Each fault has a clock of its own: a server that restarts after a long queue gets its full time.
-            elapsed = time.monotonic() - began.setdefault(busy, tried)
-            return elapsed + state.upcoming_sleep >= limit
-
         try:
-            for attempt in tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type((_Away, _Busy)),
-                wait=_wait,
-                stop=give_up,
-                before_sleep=self._patience,
-                reraise=True,
-            ):
-                tried = time.monotonic()
-                with attempt:
-                    return call()
-        except _Away as error:
+            return self._patience.ask(call, busy_s=self._limits.queue_full, first_s=0.25, most_s=8)
+        except Away as error:
             raise EngineUnreachable(
                 f"Ollama at {self._shown} cannot be reached ({error}); tried for {self._limits.unreachable:g} s. "
                 "Start it (ollama serve), or name another with --ollama-url."
             ) from error
-        except _Busy as error:
+        except Busy as error:
             raise QueueFull(
                 f"Ollama at {self._shown} kept answering 503 (queue full) for {self._limits.queue_full:g} s"
             ) from error
-        raise AssertionError("unreachable: Retrying either returns or raises")
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Exponential with jitter; what the server asks for in Retry-After, if it does."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, _Busy) and error.retry_after is not None:
-        return error.retry_after
-    return (tenacity.wait_exponential(multiplier=0.25, max=8) + tenacity.wait_random(0, 0.25))(state)
 
 
 def _lines(model: str, response: httpx.Response) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,6 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 import httpx
-import tenacity
 
 from tipbench.engines.base import (
     BrokenAnswer,
@@ -37,11 +36,12 @@ from tipbench.engines.base import (
     Token,
     tokens_of,
 )
+from tipbench.engines.thoughts import answer_in
 from tipbench.errors import InputError
 from tipbench.net.address import read_address
 from tipbench.net.clients import ERRORS, open_client, words_of
 from tipbench.net.secret import Secret, from_environment, hide
-from tipbench.patience import Patience
+from tipbench.patience import Away, Busy, Patience
 
 ENGINE_KEY = "TIPBENCH_ENGINE_API_KEY"
 """Environment variable with the key for `engine_url`; the judge's has its own, so that neither is sent to the other's server."""
@@ -80,18 +80,6 @@ class _Dialect:
     without: frozenset[str] = frozenset()
     room: int = 1
     """Factor on the answer's most tokens."""
-
-
-class _Away(Exception):
-    """Nobody listens, or the server is in trouble."""
-
-
-class _Busy(Exception):
-    """429 or 503, and how long the server asks to wait (seconds), if it does."""
-
-    def __init__(self, words: str, retry_after: float | None) -> None:
-        self.retry_after = retry_after
-        super().__init__(words)
 
 
 class _Refused(Exception):
@@ -246,13 +234,13 @@ class OpenAIEngine:
                 tries += 1
                 continue
             self._understood = True
-            if answer.done_reason == "length" and _only_thoughts(answer.text) and self._widen(dialect, options):
-                continue
-            if not answer.text.strip():
-                failure = EmptyAnswer(f"{model} answered without any text")
-                tries += 1
-                continue
-            return answer
+            try:
+                return replace(answer, text=answer_in(model, answer.text))
+            except EmptyAnswer as error:
+                # Thoughts come first, hidden or in a tag: was it cut off before it began?
+                if answer.done_reason != "length" or not self._widen(dialect, options):
+                    failure = error
+                    tries += 1
         raise failure or BrokenAnswer(f"{model}: no answer")
 
     def _body(
@@ -408,7 +396,7 @@ class OpenAIEngine:
             words = self._client.explain(error)
             if self._client.lasting(error):
                 raise EngineUnreachable(f"{self._who} cannot be reached: {words}") from error
-            raise _Away(words) from error
+            raise Away(words) from error
 
     def _checked(self, response: httpx.Response, model: str | None = None) -> httpx.Response:
         """The answer, when it is one; what another status means, as an exception."""
@@ -421,7 +409,7 @@ class OpenAIEngine:
         if proxy_says := self._client.foreign(response, own=own):
             if status in (403, 407):
                 raise EngineUnreachable(f"{self._who} cannot be reached: {proxy_says}")
-            raise _Away(proxy_says)
+            raise Away(proxy_says)
         if elsewhere := self._client.redirect(response):
             raise InputError(f"{self._who}: {elsewhere}")
         if status == 402 or (status in (429, 403) and any(mark in f"{code} {words}" for mark in _OUT_OF_MONEY)):
@@ -435,9 +423,9 @@ class OpenAIEngine:
             if wait is not None:
                 with self._lock:
                     self._not_before = max(self._not_before, time.monotonic() + wait)
-            raise _Busy(f"HTTP {status}: {words}", wait)
+            raise Busy(f"HTTP {status}: {words}", wait)
         if status in (408, 409, 425) or status >= 500:
-            raise _Away(f"HTTP {status}: {words}")
+            raise Away(f"HTTP {status}: {words}")
         if status in (401, 403):
             variable = ENGINE_KEY if self._option == "--engine-url" else "OPENAI_API_KEY"
             raise InputError(f"{self._who} answered {status}: {words} Set {variable}.")
@@ -461,36 +449,24 @@ class OpenAIEngine:
 
     def _reach(self, call: Callable[[], _T]) -> _T:
         """`call`, tried again while nobody listens or the server asks to wait, each within its limit."""
-        began: dict[bool, float] = {}
-        tried = time.monotonic()
-
-        def give_up(state: tenacity.RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
-            busy = isinstance(error, _Busy)
-            limit = self._limits.busy if busy else self._limits.unreachable
-            return time.monotonic() - began.setdefault(busy, tried) + state.upcoming_sleep >= limit
-
         try:
-            for attempt in tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type((_Away, _Busy)),
-                wait=_wait,
-                stop=give_up,
-                before_sleep=self._patience,
-                reraise=True,
-            ):
-                tried = time.monotonic()
-                with attempt:
-                    return call()
-        except _Away as error:
+            return self._patience.ask(
+                call,
+                busy_s=self._limits.busy,
+                first_s=0.5,
+                most_s=15,
+                # What the server asked for every thread waits for before its next request.
+                asked_for=lambda wait_s: 0.001 if wait_s > 0 else 0.0,
+            )
+        except Away as error:
             raise EngineUnreachable(
                 f"{self._who} cannot be reached ({error}); tried for {self._limits.unreachable:g} s. "
                 f"Is {self._option} right? The same command goes on."
             ) from error
-        except _Busy as error:
+        except Busy as error:
             raise EngineUnreachable(
                 f"{self._who} kept asking to wait for {self._limits.busy:g} s ({error}); the same command goes on later"
             ) from error
-        raise AssertionError("unreachable: Retrying either returns or raises")
 
 
 class _TooLong(GenerationError):
@@ -510,21 +486,8 @@ def engine_key() -> Secret:
     return from_environment(ENGINE_KEY)
 
 
-def _only_thoughts(text: str) -> bool:
-    """Was an answer cut off before it began? A model's thoughts come first, hidden or in a tag."""
-    return not text.strip() or ("<think>" in text and "</think>" not in text)
-
-
 def _other(field: str) -> str:
     return "max_completion_tokens" if field == "max_tokens" else "max_tokens"
-
-
-def _wait(state: tenacity.RetryCallState) -> float:
-    """Exponential with jitter; what the server asked for is waited for by every thread before its next request."""
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, _Busy) and error.retry_after is not None:
-        return 0.0 if error.retry_after <= 0 else 0.001
-    return (tenacity.wait_exponential(multiplier=0.5, max=15) + tenacity.wait_random(0, 0.5))(state)
 
 
 def _retry_after(response: httpx.Response) -> float | None:

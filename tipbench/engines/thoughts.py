@@ -46,10 +46,25 @@ def without_thoughts(text: str) -> tuple[str, bool]:
     An end without a beginning ends a thought, too: some chat templates write the beginning themselves. Text that has no thought
     in it comes back as it was, to the letter.
     """
-    if not _OPEN.search(text) and not _ANY_CLOSE.search(text):
+    kept, unfinished = _kept(text)
+    if kept == [(0, len(text))] and not unfinished:
         return text, False
-    kept: list[str] = []
-    place, unfinished = 0, False
+    return _MARKS.sub("", "".join(text[start:end] for start, end in kept)).strip(), unfinished
+
+
+def blanked(text: str) -> tuple[str, bool]:
+    """The text with blanks in place of thoughts, so that the answer keeps its positions; and whether a thought never ended."""
+    kept, unfinished = _kept(text)
+    shown = [" "] * len(text)
+    for start, end in kept:
+        shown[start:end] = text[start:end]
+    return "".join(shown), unfinished
+
+
+def _kept(text: str) -> tuple[list[tuple[int, int]], bool]:
+    """(start, end) of what is no thought, in order, and whether a thought was begun and never ended."""
+    kept: list[tuple[int, int]] = []
+    place = 0
     while True:
         begin = _OPEN.search(text, place)
         end = _ANY_CLOSE.search(text, place)
@@ -58,15 +73,12 @@ def without_thoughts(text: str) -> tuple[str, bool]:
             kept, place = [], end.end()
             continue
         if begin is None:
-            kept.append(text[place:])
-            break
-        kept.append(text[place : begin.start()])
+            return [*kept, (place, len(text))], False
+        kept.append((place, begin.start()))
         close = _end_of(text, begin)
         if close is None:
-            unfinished = True
-            break
+            return kept, True
         place = close
-    return _MARKS.sub("", "".join(kept)).strip(), unfinished
 
 
 def _end_of(text: str, begin: re.Match[str]) -> int | None:

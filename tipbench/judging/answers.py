@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from tipbench.engines.base import Token
+from tipbench.engines.thoughts import blanked
 from tipbench.judging.exchange import ExchangeRubric
 from tipbench.judging.fill import JudgmentError
 
 _DECODER = json.JSONDecoder(strict=False)  # a line break inside a string is no doubt
 _SPACE = re.compile(r"\s*")
-_THOUGHTS = re.compile(r"<(think|thinking|thought|reasoning)>.*?</\1>", re.DOTALL | re.IGNORECASE)
-_OPEN_THOUGHT = re.compile(r"<(think|thinking|thought|reasoning)>", re.IGNORECASE)
-_CLOSED_THOUGHT = re.compile(r"^.*</(think|thinking|thought|reasoning)>", re.DOTALL | re.IGNORECASE)
 _SCORE = re.compile(r"([+-]?\d+)(?:\.0+)?(?:\s*(?:/|out of|of)\s*(\d+)(?:\.0+)?)?", re.IGNORECASE)
 _NESTS = ("scores", "score", "ratings", "rating", "evaluation", "result", "answer", "judgment", "judgement", "criteria")
 _REASONS = ("rationale", "reason", "reasoning", "explanation", "justification", "comment")
@@ -47,7 +45,7 @@ def read_answer(text: str, rubric: ExchangeRubric) -> Answer:
     or name; scores in an object of their own; 4, "4", "4.0", "4/5". Raises JudgmentError("BrokenAnswer") that says what is not sure:
     nothing complete, two sets that differ, a score off the scale or between two scores.
     """
-    shown = _blanked(text)
+    shown, unfinished = blanked(text)
     found: list[Answer] = []
     faults: list[str] = []
     for one in _objects(shown):
@@ -56,7 +54,7 @@ def read_answer(text: str, rubric: ExchangeRubric) -> Answer:
         except ValueError as error:
             faults.append(str(error))
     if not found:
-        if _OPEN_THOUGHT.search(shown):
+        if unfinished:
             raise JudgmentError("BrokenAnswer", "the answer is all thoughts, and they do not end")
         words = max(faults, key=len, default="")
         raise JudgmentError("BrokenAnswer", words or f"there is no JSON object in the answer: {_short(text)}")
@@ -104,19 +102,10 @@ def expected_scores(tokens: Sequence[Token], answer: Answer, rubric: ExchangeRub
     return expected
 
 
-def _blanked(text: str) -> str:
-    """The text with thoughts blanked out in place, so that what is left keeps its positions."""
-    closed = _THOUGHTS.sub(lambda m: " " * len(m[0]), text)
-    # Some chat templates open the thoughts themselves; the answer then only closes them.
-    return _CLOSED_THOUGHT.sub(lambda m: " " * len(m[0]), closed)
-
-
 def _objects(text: str) -> Iterator[_Value]:
     """Every outermost JSON object in a text; braces that are none are passed over."""
     at = text.find("{")
-    opened = _OPEN_THOUGHT.search(text)
-    stop = opened.start() if opened else len(text)
-    while 0 <= at < stop:
+    while at >= 0:
         try:
             value = _value(text, at, 0)
         except (ValueError, IndexError):

@@ -19,7 +19,7 @@ from tipbench.judging.exchange import Exchange, ExchangeItem, JudgeIdentity
 from tipbench.judging.validate import Reading, check_against, faults_against, refuse
 from tipbench.store import Store, now_ms
 from tipbench.store.archive import with_more_scores
-from tipbench.store.records import CellRecord, Heading, Judge, Score, judge_version
+from tipbench.store.records import CellRecord, Heading, Judge, Score, ScoreRecord, judge_version
 
 
 @dataclass(frozen=True)
@@ -202,10 +202,16 @@ def _differences(
     at_ms = max(now_ms(), last + 1)
     for item in complete:
         run_id, index, repeat, _, _, *text = items[item.id]
-        old, old_expected = _current(cells[run_id], heading, index, repeat)
+        record = _current(cells[run_id], heading)
+        old = (record.repeats if repeat else record.scores).get(index) if record else None
+        old_expected = record.expected.get(index) if record else None
+        # A reason that is left out takes none back.
+        same_words = not item.rationale or (
+            record is not None and item.rationale == record.rationales.get((index, bool(repeat)))
+        )
         new = tuple(item.scores[c] or 0 for c in heading.criteria)
         expected = _expected(item, heading.criteria)
-        if old == new and (expected is None or repeat or expected == old_expected):
+        if old == new and same_words and (expected is None or repeat or expected == old_expected):
             counts["unchanged"] += 1
             continue
         counts["new" if old is None else "changed"] += 1
@@ -222,14 +228,10 @@ def _expected(item: ExchangeItem, criteria: Sequence[str]) -> tuple[float, ...] 
     return tuple(float(expected[c] or 0.0) for c in criteria)
 
 
-def _current(
-    cell: CellRecord, heading: Heading, index: int, repeat: bool
-) -> tuple[tuple[int, ...] | None, tuple[float, ...] | None]:
-    judge = heading.judge
-    for record in cell.scores:
-        if (record.judge, record.version, record.rubric_hash) == (judge.name, judge.version, heading.rubric_hash):
-            return (record.repeats if repeat else record.scores).get(index), record.expected.get(index)
-    return None, None
+def _current(cell: CellRecord, heading: Heading) -> ScoreRecord | None:
+    """What the judge, in this version, says of the cell under this rubric."""
+    wanted = (heading.judge.name, heading.judge.version, heading.rubric_hash)
+    return next((r for r in cell.scores if (r.judge, r.version, r.rubric_hash) == wanted), None)
 
 
 def _after(cells: Sequence[CellRecord], checked: _Checked) -> tuple[CellRecord, ...]:
@@ -277,6 +279,10 @@ def _outcome(exchange: Exchange, checked: _Checked, pending: int, run_id: str | 
 
 
 def _judgment_id(exchange: Exchange, heading: Heading) -> str:
-    complete = [[item.id, sorted(item.scores.items())] for item in exchange.items if item.complete]
+    complete = [
+        [item.id, sorted(item.scores.items()), *([item.rationale] if item.rationale else [])]
+        for item in exchange.items
+        if item.complete
+    ]
     content = [exchange.export_id, heading.judge.label, complete]
     return sha256(json.dumps(content).encode()).hexdigest()[:16]

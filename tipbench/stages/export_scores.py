@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import BinaryIO
 
 from tipbench.catalog import Rubric
 from tipbench.counting.census import Entry, RowInfo, take
-from tipbench.errors import InputError
+from tipbench.files import writing
 from tipbench.interchange.table import EXPECTED, VERSION
 from tipbench.interchange.write import columns_of, lines
 from tipbench.store import Store
@@ -35,17 +34,8 @@ def run(experiment: str, store: Store, rubric: Rubric, path: Path) -> ExportScor
 
     Second scores of hidden repeats are left out. Raises InputError when there is no such experiment or the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            result = write(experiment, store, rubric, file, str(path))
-        part.replace(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        part.unlink(missing_ok=True)
-    return result
+    with writing(path) as file:
+        return write(experiment, store, rubric, file, str(path))
 
 
 def write(experiment: str, store: Store, rubric: Rubric, file: BinaryIO, name: str) -> ExportScoresResult:

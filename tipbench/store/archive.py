@@ -312,13 +312,14 @@ def _merged(cells: Sequence[CellRecord], entries: Iterable[Entry]) -> list[CellR
 class _Book:
     """One judge's scores of one cell, as they come."""
 
-    __slots__ = ("criteria", "expected", "judge", "last_ms", "repeats", "rubric_hash", "scores")
+    __slots__ = ("criteria", "expected", "judge", "last_ms", "rationales", "repeats", "rubric_hash", "scores")
 
     def __init__(self, judge: Judge, rubric_hash: str, criteria: tuple[str, ...]) -> None:
         self.judge, self.rubric_hash, self.criteria = judge, rubric_hash, criteria
         self.scores: dict[int, tuple[int, ...]] = {}
         self.repeats: dict[int, tuple[int, ...]] = {}
         self.expected: dict[int, tuple[float, ...]] = {}
+        self.rationales: dict[tuple[int, bool], str] = {}
         self.last_ms = 0
 
     @classmethod
@@ -327,6 +328,7 @@ class _Book:
         book = cls(Judge(record.judge, record.kind, record.version), record.rubric_hash, record.criteria)
         book.scores, book.repeats = dict(record.scores), dict(record.repeats)
         book.expected, book.last_ms = dict(record.expected), record.last_ms
+        book.rationales = dict(record.rationales)
         return book
 
     def take(self, score: Score) -> None:
@@ -336,6 +338,9 @@ class _Book:
             self.expected.pop(score.index, None)
             if score.expected is not None:
                 self.expected[score.index] = score.expected
+        self.rationales.pop((score.index, score.repeat), None)
+        if score.rationale:
+            self.rationales[score.index, score.repeat] = score.rationale
         self.last_ms = max(self.last_ms, score.at_ms)
 
     def record(self) -> ScoreRecord:
@@ -349,5 +354,6 @@ class _Book:
             repeats=self.repeats,
             version=self.judge.version,
             expected=self.expected,
+            rationales=self.rationales,
             last_ms=self.last_ms,
         )

@@ -34,6 +34,8 @@ class LocalBackend:
         # MLflow narrates its schema migrations, which says nothing to the user of a fresh folder.
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        # It prints the traceback of what it then raises, which is said in a sentence here.
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
         # MLflow wraps most of its database's errors, not all of them.
         self._errors = (MlflowException, *_database_errors())
         with self._words():

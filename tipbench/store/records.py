@@ -177,6 +177,8 @@ class ScoreRecord:
     repeats: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     version: str = ""
     expected: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    rationales: Mapping[tuple[int, bool], str] = field(default_factory=dict)
+    """(candidate index, repeat) -> why the judge scored it so, where that was said"""
     last_ms: int = 0
     """When the last of these scores was given; 0 when that is not known."""
 

@@ -46,6 +46,39 @@ hash of the whole keeps different texts apart. The same rule is in dags/bench_co
 {{- end -}}
 {{- end }}
 
+{{/*
+Fails when a URL among the values has a user, a password or a token in it: it would stand in plain in a ConfigMap, a pod or an annotation.
+list $ path of a value that is kept in a Secret
+*/}}
+{{- define "tipbench.checkValues" -}}
+{{- $kept := index . 1 -}}
+{{- $found := dict "paths" list -}}
+{{- range $key, $value := (index . 0).Values -}}
+{{- include "tipbench.credentials" (list $found $key $value) -}}
+{{- end -}}
+{{- with without $found.paths $kept -}}
+{{- fail (printf "%s: has a user, a password or a token in a URL, which everybody could read in the cluster. Leave it out there, and put it into a Secret: one that an existingSecret of this chart names, or a variable with valueFrom.secretKeyRef in extraEnv" (join ", " .)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* Notes the paths of the texts below a value that have credentials in a URL. list {paths} path value */}}
+{{- define "tipbench.credentials" -}}
+{{- $found := index . 0 -}}
+{{- $path := index . 1 -}}
+{{- $value := index . 2 -}}
+{{- if kindIs "map" $value -}}
+{{- range $key, $one := $value -}}
+{{- include "tipbench.credentials" (list $found (printf "%s.%s" $path $key) $one) -}}
+{{- end -}}
+{{- else if kindIs "slice" $value -}}
+{{- range $i, $one := $value -}}
+{{- include "tipbench.credentials" (list $found (printf "%s[%d]" $path $i) $one) -}}
+{{- end -}}
+{{- else if and (kindIs "string" $value) (regexMatch "://[^\\s?#]*@" $value) -}}
+{{- $_ := set $found "paths" (append $found.paths $path) -}}
+{{- end -}}
+{{- end }}
+
 {{/* image and imagePullPolicy of a container; a digest wins over a tag. list: image values, tag when they name neither */}}
 {{- define "tipbench.image" -}}
 {{- $image := index . 0 -}}

@@ -3,10 +3,10 @@ How much memory a server gets: what the largest of its models needs. files/memor
 that tipbench refuses models by.
 */}}
 
-{{/* A quantity in MiB, rounded up. */}}
+{{/* A quantity in MiB, rounded up; read as Kubernetes reads it. */}}
 {{- define "ollama.mib" -}}
-{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" . -}}
-{{- $factors := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- $number := regexFind "^[0-9]*(\\.[0-9]*)?([eE][+-]?[0-9]+)?" . -}}
+{{- $factors := dict "" 1.0 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Pi" 1125899906842624.0 "Ei" 1152921504606846976.0 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
 {{- divf (mulf (float64 $number) (get $factors (trimPrefix $number .))) 1048576.0 | ceil | int64 -}}
 {{- end }}
 

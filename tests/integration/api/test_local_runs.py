@@ -159,6 +159,34 @@ def test_a_run_from_the_form_to_the_leaderboard_waiting_for_its_judge_in_between
     problem(client.post(f"/api/bench/dag-runs/{run_id}/cancel"), 409)
 
 
+def test_one_faulty_prompt_file_is_named_in_the_form_and_the_others_can_be_asked_for(
+    quick: Laptop, tmp_path: Path
+) -> None:
+    folder = tmp_path / "prompts"
+    folder.mkdir()
+    sound = "name: {}\ndescription: Ours.\nuser: 'Tip for {{{{ title }}}}: {{{{ situation }}}}'\n"
+    (folder / "good.yaml").write_text(sound.format("good"))
+    (folder / "broken.yaml").write_text(sound.format("broken").replace(" }}", ""))
+    (folder / "blind.yaml").write_text("name: blind\ndescription: x\nuser: the same for all\n")
+    (folder / "other.yaml").write_text(sound.format("another"))
+    (folder / "bytes.yaml").write_bytes(b"\xff\x00\xfe\x00\x01")
+    for ending in ("yaml", "json"):
+        (folder / f"twice.{ending}").write_text(sound.format("twice"))
+    quick.environment["TIPBENCH_PROMPTS_DIR"] = str(folder)
+    client = quick.start()
+    answer = client.get("/api/bench/config/schema")
+    assert answer.status_code == 200, answer.text
+    found = {p["name"]: p["problem"] for p in answer.json()["prompts"]}
+    assert found.pop("good") is None
+    assert found.keys() == {"broken", "blind", "other", "bytes", "twice"}
+    for name, why in found.items():
+        assert why and name in why, why
+    assert "line 3" in found["broken"] and "the same text" in found["blind"] and "another" in found["other"]
+    refused = client.post("/api/bench/run", json=SMALL | {"prompts": "good,broken"})
+    assert refused.status_code == 422 and "broken" in refused.text
+    _start(client, prompts="good", judge="baseline")
+
+
 def test_the_baseline_judge_needs_nobody_and_a_live_stream_tells_every_change(quick: Laptop) -> None:
     client = quick.start()
     run_id = _start(client, judge="baseline")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -25,11 +25,11 @@ from tipbench.api.models import (
 from tipbench.api.problems import documented
 from tipbench.api.routes.common import Api
 from tipbench.api.service import Digest, plain
-from tipbench.catalog import available_prompts, load_prompts, load_scenarios
+from tipbench.catalog import Scenario, available_prompts, load_prompts, load_scenarios
 from tipbench.config import KEYS, Config, build
 from tipbench.engines import open_engine
 from tipbench.engines.ollama import Limits, OllamaEngine
-from tipbench.errors import TipbenchError
+from tipbench.errors import InputError, TipbenchError
 from tipbench.judging.exchange import ExchangeRubric
 from tipbench.policy import check_tag, parse_bytes
 from tipbench.stages import models as models_stage
@@ -47,15 +47,24 @@ async def config_schema(api: Api) -> FormSchema:
         name: {**rules, "default": defaults[name]} for name, rules in schema["properties"].items() if name in defaults
     }
     config = api.settings.config
-    prompts = load_prompts(available_prompts(config.prompts_dir or None), config.prompts_dir or None)
     scenarios = load_scenarios(config.scenarios or None)
+    prompts = [_prompt(name, config, scenarios) for name in available_prompts(config.prompts_dir or None)]
     return FormSchema(
         schema=schema,
         defaults={name: value for name, value in defaults.items() if name in schema["properties"]},
-        prompts=tuple(PromptInfo(name=p.name, description=p.description) for p in prompts),
+        prompts=tuple(prompts),
         scenarios=tuple(ScenarioInfo(id=s.id, title=s.title) for s in scenarios),
         back_end=api.back_end.name,
     )
+
+
+def _prompt(name: str, config: Config, scenarios: Sequence[Scenario]) -> PromptInfo:
+    """One prompt; a fault in its file is this prompt's alone, and the others can be asked for."""
+    try:
+        (prompt,) = load_prompts([name], config.prompts_dir or None, scenarios)
+    except InputError as error:
+        return PromptInfo(name=name, description="", problem=str(error))
+    return PromptInfo(name=prompt.name, description=prompt.description, problem=None)
 
 
 @router.get("/models", responses=documented(401, 422))

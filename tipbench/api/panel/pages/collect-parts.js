@@ -117,6 +117,20 @@ export function modelChoice(row, chosen, limit) {
   return element;
 }
 
+/** A prompt to tick: what it is, or what is wrong with its file. */
+export function promptChoice(prompt, chosen) {
+  const props = {
+    type: "checkbox",
+    name: "prompts",
+    value: prompt.name,
+    checked: chosen,
+    disabled: Boolean(prompt.problem),
+  };
+  const element = choice(props, h("span", { class: "tag" }, prompt.name), "", prompt.problem || prompt.description);
+  if (prompt.problem) element.classList.add("refused");
+  return element;
+}
+
 /** What a start would pull, what it would lack, or why it would collect nothing. */
 export function consequences({ obstacle, missing, pulls, wanted, rows, values, schema }) {
   const names = missing.flatMap((model, n) => [n > 0 && ", ", h("span", { class: "tag" }, model)]);

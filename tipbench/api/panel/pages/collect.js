@@ -5,7 +5,7 @@ import { announce, attribute, fill, h } from "../dom.js";
 import { count } from "../format.js";
 import { crumb, field, head, notice, words } from "../parts.js";
 import { AFFECT_MODELS, CollectionForm, MAIN_KEYS, Turns } from "../state/form.js";
-import { choice, consequences, control, groupError, modelChoice, sentence, summary } from "./collect-parts.js";
+import { consequences, control, groupError, modelChoice, promptChoice, sentence, summary } from "./collect-parts.js";
 
 const WAIT_MS = 350;
 const JUDGES = {
@@ -164,19 +164,7 @@ class CollectView {
       h(
         "div",
         { class: "choices" },
-        this.schema.prompts.map((prompt) =>
-          choice(
-            {
-              type: "checkbox",
-              name: "prompts",
-              value: prompt.name,
-              checked: this.form.prompts.has(prompt.name),
-            },
-            h("span", { class: "tag" }, prompt.name),
-            "",
-            prompt.description,
-          ),
-        ),
+        this.form.offered.map((prompt) => promptChoice(prompt, this.form.prompts.has(prompt.name))),
       ),
     );
     this.fields.prompts = groupError(set, "prompts");

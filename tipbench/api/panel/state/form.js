@@ -26,7 +26,15 @@ export class CollectionForm {
     this.values = { ...form.defaults, ...wanted };
     if (experiment) this.values.experiment = experiment;
     this.models = new Set(split(this.values.models));
-    this.prompts = new Set(split(this.values.prompts));
+    const asked = split(this.values.prompts);
+    const there = new Set(form.prompts.map((prompt) => prompt.name));
+    const gone = "prompts" in wanted ? asked.filter((name) => !there.has(name)) : [];
+    // Those that there are, and those of the earlier run that are no more.
+    this.offered = [...form.prompts, ...gone.map((name) => ({ name, problem: "There is no prompt of that name any more." }))];
+    const sound = new Set(form.prompts.filter((prompt) => !prompt.problem).map((prompt) => prompt.name));
+    const chosen = asked.filter((name) => sound.has(name));
+    // With prompts of one's own the defaults may not be among them.
+    this.prompts = new Set(chosen.length || "prompts" in wanted ? chosen : [...sound].slice(0, MOST_AT_FIRST));
     this.asked = [...new Set([...split(form.defaults.models), ...this.models])]; // listed whether the engine has them or not
     this.rows = null; // what the engine has; null until it has answered
     this.available = false;
