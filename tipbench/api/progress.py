@@ -13,6 +13,7 @@ from tipbench.api.problems import Problem
 from tipbench.api.service import OPTIONS, Digest, Row, Service
 from tipbench.config import EXPERIMENT_PATTERN, KEYS, Config, build
 from tipbench.errors import InputError, TipbenchError
+from tipbench.pipeline import WAITS
 
 
 def facts(api: Service, run: PipelineRun) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def timed(tasks: Sequence[TaskBody]) -> tuple[TaskBody, ...]:
     for task in tasks:
         ended = [one.ended_at for one in found if one.ended_at is not None]
         began = max(ended, default=None)
-        if task.task == "await_scores" and task.started_at is not None and began is not None:
+        if task.task in WAITS and task.started_at is not None and began is not None:
             task = task.model_copy(update={"started_at": min(began, task.started_at)})
         found.append(task)
     return tuple(found)
