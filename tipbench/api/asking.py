@@ -10,7 +10,9 @@ from tipbench.catalog import load_rubric
 from tipbench.config import split_list
 from tipbench.counting import marks
 from tipbench.counting.judged import MANUAL, Asked
+from tipbench.errors import InputError
 from tipbench.pipeline import Step
+from tipbench.rounds import record
 from tipbench.store import Store
 
 
@@ -32,3 +34,12 @@ class StoreAsked:
         else:
             left = marks.noted_pending(self._store, found, rubric, Asked(MANUAL))
         return left is None or left > 0
+
+    def next(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What `compare` noted of an experiment in rounds. Raises InputError when it noted nothing."""
+        found = self._store.require_experiment(str(config["experiment"]))
+        rubric = load_rubric(self._settings.config.rubric or None).hash
+        said = record.next_noted(self._store, found, rubric)
+        if said is None:
+            raise InputError(f"{config['experiment']} does not say what comes next; compare writes it")
+        return said

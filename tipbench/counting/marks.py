@@ -60,8 +60,7 @@ def sample_left(store: Store, experiment_id: str, rubric_hash: str, names: Colle
     None when no sample was asked for, or nothing of it counts any more.
     """
     value = store.notes(experiment_id, SAMPLED).get(key_of(rubric_hash, Asked(MANUAL)))
-    kept = json.loads(value) if value is not None else {"tips": 0, "by": {}}
-    if not kept["tips"]:
+    if value is None or not (kept := json.loads(value))["tips"]:
         return None
     return max((int(kept["by"].get(name, kept["tips"])) for name in names), default=0)
 

@@ -24,7 +24,7 @@ from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.net.address import read_address, without_credentials
 from tipbench.net.clients import ERRORS, json_object, open_client, read_tls, words_of
 from tipbench.net.secret import Secret, hide
-from tipbench.pipeline import WAITS
+from tipbench.pipeline import WAITS, chain_of
 
 DAG = "bench_collect"
 WAITING_TASKS = tuple(sorted(WAITS))
@@ -268,6 +268,13 @@ class AirflowBackend:
         ]
         reason = run.reason or ("; ".join(failed) if run.state == "failed" and failed else None)
         return replace(run, tasks=tuple(tasks), state=state_of(tasks, run.state), reason=reason)
+
+    def chain(self, run_id: str) -> list[PipelineRun]:
+        first, _ = chain_of(run_id)
+        # An Airflow that does not know the pattern gives the latest runs, among which a chain's are.
+        page = self._get(f"/api/v2/dags/{DAG}/dagRuns", limit=PAGE, order_by="-run_after", run_id_pattern=f"{first}%")
+        found = [run for run in self._seen(page["dag_runs"]) if chain_of(run.id)[0] == first]
+        return sorted(found, key=lambda run: chain_of(run.id)[1])
 
     def cancel(self, run_id: str, by: str) -> PipelineRun:
         run = self.run(run_id)

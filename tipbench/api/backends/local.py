@@ -29,7 +29,7 @@ from tipbench.errors import BusyError, InputError, TipbenchError
 from tipbench.files import explained, lock, writable, write_whole
 from tipbench.net.address import revealed
 from tipbench.outcome import VARIABLE
-from tipbench.pipeline import WAITS, Step, arguments, goes_on, steps
+from tipbench.pipeline import WAITS, Step, arguments, chain_of, goes_on, round_id, steps
 
 POLL_S = 2.0
 STOP_S = 20.0
@@ -84,6 +84,9 @@ class Asked(Protocol):
 
     def waits(self, step: Step, config: Mapping[str, Any]) -> bool:
         """Does a run of this configuration wait on, in a step that waits for people or agents?"""
+
+    def next(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What an experiment in rounds needs next: `action` (collect, judge, stop), `looks_taken` and `reason`."""
 
 
 class LocalBackend:
@@ -142,21 +145,24 @@ class LocalBackend:
                     409,
                     f"This machine does one collection at a time, and {active.id} is under way; wait, or cancel it.",
                 )
-            full = {**self.defaults(), **config}
-            record = _Record(
-                id=run_id,
-                config=full,
-                started_by=started_by,
-                queued_at=datetime.now(UTC),
-                tasks=[
-                    TaskBody(task=name, label=name, state="pending", raw_state=None)
-                    for name in steps(full["judge"], full["sample"])
-                ],
-            )
-            self._records[run_id] = record
-            self._save(record)
+            record = self._new(run_id, {**self.defaults(), **config}, started_by)
             self._begin(record)
             return record.as_run(), True
+
+    def _new(self, run_id: str, config: dict[str, Any], started_by: str) -> _Record:
+        record = _Record(
+            id=run_id,
+            config=config,
+            started_by=started_by,
+            queued_at=datetime.now(UTC),
+            tasks=[
+                TaskBody(task=name, label=name, state="pending", raw_state=None)
+                for name in steps(config["judge"], config["sample"])
+            ],
+        )
+        self._records[run_id] = record
+        self._save(record)
+        return record
 
     def runs(self, experiment: str, limit: int, offset: int) -> tuple[list[PipelineRun], int]:
         with self._lock:
@@ -167,6 +173,12 @@ class LocalBackend:
     def run(self, run_id: str) -> PipelineRun:
         with self._lock:
             return self._record(run_id).as_run()
+
+    def chain(self, run_id: str) -> list[PipelineRun]:
+        first, _ = chain_of(run_id)
+        with self._lock:
+            found = [r.as_run() for r in self._records.values() if chain_of(r.id)[0] == first]
+        return sorted(found, key=lambda run: chain_of(run.id)[1])
 
     def cancel(self, run_id: str, by: str) -> PipelineRun:
         with self._lock:
@@ -231,11 +243,13 @@ class LocalBackend:
         record.started_at = record.started_at or datetime.now(UTC)
         reason: str | None = None
         state: RunState = "success"
+        following: _Record | None = None
         try:
             for task in [t.task for t in record.tasks if t.state in ("pending", "waiting")]:
                 self._mark(record, task, "waiting" if task in WAITS else "running")
                 partly = self._stage(record, task)
                 self._mark(record, task, "failed" if partly else "success", partly)
+            following = self._next_round(record)
         except _Stopped:
             if self._closing and _waits(record):
                 return  # It goes on waiting after the restart.
@@ -250,6 +264,21 @@ class LocalBackend:
                     self._mark(record, task_body.task, "failed", reason)
             record.state, record.reason, record.ended_at = state, reason, datetime.now(UTC)
             self._save(record)
+            if following is not None:
+                self._begin(following)
+
+    def _next_round(self, record: _Record) -> _Record | None:
+        """With until = sure: the run of the next round, which is not begun yet; None when the race is over. Twice asked is once done."""
+        if record.config.get("until") != "sure":
+            return None
+        said = self._asked.next(record.config)
+        if said["action"] == "judge":
+            raise _Failed(f"{said['reason']}: not all tips of this round are scored. Score them and start it again.")
+        following = round_id(record.id, int(said["looks_taken"]) + 1)
+        with self._lock:
+            if said["action"] == "stop" or following in self._records or self._stops[record.id].is_set():
+                return None
+            return self._new(following, dict(record.config), record.started_by)
 
     def _stage(self, record: _Record, task: str) -> str | None:
         """Do one stage; what failed of it while the rest can go on, as in the DAG."""
