@@ -69,6 +69,10 @@ WAITING_MENDS = {408, 425, 429}
 """Statuses under 500 that say: later."""
 PENDING = "tipbench.pending.{rubric}.manual"
 """The experiment's tag that says how many cells and candidates no person or agent has scored under a rubric."""
+SAMPLED = "tipbench.pending_sample.{rubric}.manual"
+"""The experiment's tag that says how many tips the sample for people has, and how many of them each judge has left."""
+SMALLEST_SAMPLE = 6
+"""Scenarios of a sample, at least: with fewer, nothing can be estimated."""
 NEXT = "tipbench.next.{rubric}"
 """The experiment's tag that says what an experiment in rounds needs next under a rubric: JSON with `action` and `looks_taken`."""
 ROUND = "__round_"
@@ -177,7 +181,27 @@ PARAMETERS = {
         enum=["before", "after", "none"],
     ),
     "judge_timeout_hours": parameter(
-        168.0, "How long to wait for a manual judge.", type="number", exclusiveMinimum=0, maximum=8760
+        168.0,
+        "How long to wait for a manual judge, or for the sample.",
+        type="number",
+        exclusiveMinimum=0,
+        maximum=8760,
+    ),
+    "reference": parameter(
+        "",
+        "Names of judges, comma-separated: the board says what they would say of everything, from their scores on a part.",
+        type="string",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}(\s*,\s*[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79})*)?$",
+    ),
+    "sample": parameter(
+        0,
+        "For judge = llm: scenarios, drawn at random, that the judges in reference are to score; the run waits for them. 0: none.",
+        type="integer",
+        minimum=0,
+        maximum=400,
+    ),
+    "sample_tips": parameter(
+        0, "With sample: tips of each cell, drawn at random. 0: all.", type="integer", minimum=0, maximum=200
     ),
     "engine": parameter(
         "ollama",
@@ -291,9 +315,33 @@ def split(text: str) -> list[str]:
     return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
+def faults(params: dict[str, Any]) -> list[str]:
+    """What no schema can say of the parameters. `tipbench.pipeline.faults` says the same."""
+    found = []
+    if params["judge"] == "llm" and not params["judge_model"]:
+        found.append("judge = llm needs judge_model, e.g. ollama:qwen2.5:1.5b or openai:MODEL")
+    sample = params["sample"]
+    if sample and params["judge"] != "llm":
+        found.append("sample is for judge = llm: the LLM scores everything, and people the sample")
+    elif sample and params["until"] == "sure":
+        found.append(
+            "sample is drawn from all scenarios, and until = sure collects them round by round; ask for one of the two"
+        )
+    elif sample and sample < SMALLEST_SAMPLE:
+        found.append(
+            f"sample: {sample} scenarios are too few; it takes {SMALLEST_SAMPLE} to tell how far the LLM can be trusted"
+        )
+    if sample and not split(params["reference"]):
+        found.append("sample needs reference: the names under which people score it")
+    if params["sample_tips"] and not sample:
+        found.append("sample_tips needs sample: how many scenarios")
+    return found
+
+
 def round_id(run_id: str, number: int) -> str:
     """The id of a chain's run for a round: the first run's, and from the second round on its number."""
-    first = run_id.split(ROUND)[0]
+    first, mark, last = run_id.rpartition(ROUND)
+    first = first if mark and last.isdecimal() else run_id
     return first if number <= 1 else f"{first}{ROUND}{number}"
 
 
@@ -465,6 +513,10 @@ class ExportPod(StagePod):
 class ScoresSensor(BaseSensorOperator):
     """Waits, holding no worker slot, until a person or an agent has scored every tip under the rubric of the export."""
 
+    tag = PENDING
+    awaited = "everything"
+    written_by = "export_for_judge"
+
     def execute(self, context: Any) -> Any:
         hours = context["params"]["judge_timeout_hours"]
         self.timeout = hours * 3600
@@ -472,7 +524,7 @@ class ScoresSensor(BaseSensorOperator):
             return super().execute(context)
         except AirflowSensorTimeout:
             raise AirflowSensorTimeout(
-                f"No judge had scored everything within {hours:g} hours (judge_timeout_hours). Apply the scores "
+                f"No judge had scored {self.awaited} within {hours:g} hours (judge_timeout_hours). Apply the scores "
                 "(tipbench judge apply FILE, or the panel) and clear this task; then the run goes on."
             ) from None
 
@@ -483,7 +535,7 @@ class ScoresSensor(BaseSensorOperator):
             raise AirflowFailException(
                 "export_for_judge did not say which rubric it exported: its image is older than this DAG. Use images of one version."
             )
-        tag = PENDING.format(rubric=rubric[:12])
+        tag = self.tag.format(rubric=rubric[:12])
         try:
             with Mlflow(params["mlflow_url"]) as mlflow:
                 experiment = mlflow.experiment(params["experiment"])
@@ -498,22 +550,47 @@ class ScoresSensor(BaseSensorOperator):
                 f"experiment {params['experiment']} is gone from {plain_url(params['mlflow_url'])}"
             )
         try:
-            left = json.loads({t["key"]: t["value"] for t in experiment.get("tags", [])}[tag])
-            cells, candidates = int(left["cells"]), int(left["candidates"])
+            said = json.loads({t["key"]: t["value"] for t in experiment.get("tags", [])}[tag])
+            return self.is_complete(said, context)
         except (KeyError, TypeError, ValueError) as error:
             raise AirflowFailException(
-                f"experiment {params['experiment']} does not say what is pending (tag {tag}: {error!r}); clear export_for_judge, which "
+                f"experiment {params['experiment']} does not say what is pending (tag {tag}: {error!r}); clear {self.written_by}, which "
                 "writes it anew"
             ) from error
-        path = ti.xcom_pull(task_ids="export_for_judge")
+
+    def is_complete(self, said: dict[str, Any], context: Any) -> bool:
+        """Is nothing pending, by what the tag says? KeyError, TypeError and ValueError for a tag that does not say it."""
+        cells, candidates = int(said["cells"]), int(said["candidates"])
         self.log.info(
             "%s tips in %s cells of %s wait for scores (exchange file: %s)",
             candidates,
             cells,
-            params["experiment"],
-            path,
+            context["params"]["experiment"],
+            context["ti"].xcom_pull(task_ids=self.written_by),
         )
         return candidates == 0
+
+
+class SampleSensor(ScoresSensor):
+    """Waits until each judge that `reference` names has scored the whole sample."""
+
+    tag = SAMPLED
+    awaited = "the whole sample"
+    written_by = "export_sample"
+
+    def is_complete(self, said: dict[str, Any], context: Any) -> bool:
+        tips, by = int(said["tips"]), dict(said["by"])
+        if not tips:
+            raise ValueError("no tip of the sample counts any more")
+        left = {name: int(by.get(name, tips)) for name in split(context["params"]["reference"])}
+        self.log.info(
+            "Of a sample of %s tips of %s are left: %s (exchange file: %s)",
+            tips,
+            context["params"]["experiment"],
+            ", ".join(f"{n} for {name}" for name, n in left.items()),
+            context["ti"].xcom_pull(task_ids=self.written_by),
+        )
+        return not any(left.values())
 
 
 def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
@@ -848,11 +925,11 @@ with DAG(
     @task(retries=0)
     def plan(params: Any = None, run_id: Any = None, dag_run: Any = None) -> list[dict[str, Any]]:
         """One collect pod a model. What no schema can say of the parameters is checked here, before anything runs."""
-        if faults := unknown_keys((dag_run.conf if dag_run else None) or {}):
-            raise AirflowFailException(f"{'; '.join(faults)}. The keys are: {', '.join(PARAMETERS)}")
+        if unknown := unknown_keys((dag_run.conf if dag_run else None) or {}):
+            raise AirflowFailException(f"{'; '.join(unknown)}. The keys are: {', '.join(PARAMETERS)}")
         models, run = split(params["models"]), label(run_id)
-        if params["judge"] == "llm" and not params["judge_model"]:
-            raise AirflowFailException("judge = llm needs judge_model, e.g. ollama:qwen2.5:1.5b or openai:MODEL")
+        if found := faults(params):
+            raise AirflowFailException("; ".join(found))
         shared = {f"TIPBENCH_{name.upper()}": str(params[name]) for name in read_by("collect")} | RESULT
         pods = []
         for model in models:
@@ -899,9 +976,10 @@ with DAG(
     )
 
     @task.branch
-    def pick_judge(params: Any = None) -> str:
+    def pick_judge(params: Any = None) -> list[str]:
         """Where the scores come from."""
-        return {"manual": "await_scores", "skip": "compare"}.get(params["judge"], "judge")
+        chosen = {"manual": "await_scores", "skip": "compare"}.get(params["judge"], "judge")
+        return [chosen, "export_sample"] if params["sample"] else [chosen]
 
     judge = JudgePod(
         task_id="judge",
@@ -914,9 +992,23 @@ with DAG(
 
     await_scores = ScoresSensor(task_id="await_scores", mode="reschedule", poke_interval=15)
 
+    export_sample = ExportPod(
+        task_id="export_sample",
+        arguments=[
+            *("judge", "export", "--out", f"{FOLDER}/sample.json", "--aside", "--for", "manual"),
+            *("--sample", "{{ params.sample }}", "--tips", "{{ params.sample_tips }}"),
+        ],
+        env_vars=env_of("export", TIPBENCH_RESULT_FILE="/airflow/xcom/return.json", TIPBENCH_RUN=RUN),
+        labels=pod_labels("export", **LABELS),
+        do_xcom_push=True,
+        **common("export"),
+    )
+
+    await_sample = SampleSensor(task_id="await_sample", mode="reschedule", poke_interval=15)
+
     compare = StagePod(
         task_id="compare",
-        arguments=["compare", "--out", f"{FOLDER}/report"],
+        arguments=["compare", "--out", f"{FOLDER}/report", "--reference", "{{ params.reference }}"],
         env_vars=env_of("compare", **RESULT),
         labels=pod_labels("compare", **LABELS),
         trigger_rule=TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS,
@@ -959,5 +1051,6 @@ with DAG(
     )
 
     choice = pick_judge()
-    collect >> export_for_judge >> choice >> [judge, await_scores, compare]
-    [judge, await_scores] >> compare >> another_round() >> next_round
+    collect >> export_for_judge >> choice >> [judge, await_scores, export_sample, compare]
+    export_sample >> await_sample
+    [judge, await_scores, await_sample] >> compare >> another_round() >> next_round

@@ -22,6 +22,7 @@ PAGES = {
     "cell": f"#/cell/{FILLED}?model={MODEL}&prompt=v1",
     "judge": f"#/judge/{FILLED}?scope=all",
     "judge-name": f"#/judge/{FILLED}?rename",
+    "judge-sample": f"#/judge/{FILLED}?scope=sample",
     "judge-done": f"#/judge/{FILLED}",
     "status": f"#/status/{FILLED}",
     "compare": f"#/compare?a={FILLED}&b=tip-bench-second",

@@ -278,3 +278,34 @@ def test_only_what_differs_from_the_servers_defaults_is_sent(page: Page) -> None
         True,
     ]
     assert form(page, "form.put('n_tips', 'many'); return form.config().n_tips") == "many"  # for the API to refuse
+
+
+def test_what_belongs_to_another_way_of_judging_is_not_sent(page: Page) -> None:
+    defaults = {"judge": "manual", "judge_model": "", "judge_parallel": "", "judge_rationale": "before"}
+    defaults |= {"sample": 0, "sample_tips": 0, "reference": "", "judge_timeout_hours": 168, "models": "a:1b"}
+    found = page.evaluate(
+        """async (defaults) => {
+          const { CollectionForm } = await import("./state/form.js");
+          const properties = Object.fromEntries(
+            Object.entries(defaults).map(([name, value]) => [name, { type: typeof value === "number" ? "integer" : "string" }]),
+          );
+          const form = new CollectionForm({ schema: { properties }, defaults, scenarios: [] });
+          const typed = { judge: "llm", judge_model: "openai:m", judge_rationale: "none", sample: "8", reference: "ada", judge_parallel: "4" };
+          for (const [name, text] of Object.entries(typed)) form.put(name, text);
+          const llm = form.config();
+          form.put("judge", "manual");
+          return [llm, form.config()];
+        }""",
+        defaults,
+    )
+    llm, manual = ({k: v for k, v in one.items() if k not in ("models", "prompts")} for one in found)
+    assert llm == {
+        "judge": "llm",
+        "judge_model": "openai:m",
+        "judge_rationale": "none",
+        "judge_parallel": "4",
+        "sample": 8,
+        "reference": "ada",
+        "judge_timeout_hours": 168,
+    }
+    assert manual == {"judge": "manual", "judge_model": "openai:m", "judge_timeout_hours": 168}

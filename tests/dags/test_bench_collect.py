@@ -17,12 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.dags.conftest import CLUSTER
+from tipbench import pipeline
 from tipbench.cluster import fitted_name
 from tipbench.config import json_schema
+from tipbench.pipeline import SMALLEST_SAMPLE, faults
+from tipbench.stats.ppi import MIN_REFERENCE_SCENARIOS
 
 pytestmark = pytest.mark.dags
 
-ONLY_HERE = {"judge", "judge_model", "judge_parallel", "judge_rationale", "judge_timeout_hours", "collect_memory"}
+ONLY_HERE = {
+    *("judge", "judge_model", "judge_parallel", "judge_rationale", "judge_timeout_hours", "collect_memory"),
+    *("reference", "sample", "sample_tips"),
+}
 DEFAULTS_OF_THE_CLUSTER = {"ollama_url", "mlflow_url"}
 
 
@@ -120,11 +126,13 @@ def test_the_reference_lists_the_parameters_as_they_are(dag: Any) -> None:
 def test_the_tasks_and_their_order(dag: Any) -> None:
     assert set(dag.task_ids) == {
         *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare"),
-        *("another_round", "next_round"),
+        *("export_sample", "await_sample", "another_round", "next_round"),
     }
     assert dag.get_task("collect").upstream_task_ids == {"plan"}
     assert dag.get_task("export_for_judge").upstream_task_ids == {"collect"}
-    assert dag.get_task("compare").upstream_task_ids == {"pick_judge", "judge", "await_scores"}
+    assert dag.get_task("compare").upstream_task_ids == {"pick_judge", "judge", "await_scores", "await_sample"}
+    assert dag.get_task("export_sample").upstream_task_ids == {"pick_judge"}
+    assert dag.get_task("await_sample").upstream_task_ids == {"export_sample"}
     assert dag.schedule is None
 
 
@@ -246,6 +254,52 @@ def test_a_judge_llm_without_a_model_is_said_at_once(dag: Any) -> None:
         plan(dag, judge="llm")
 
 
+@pytest.mark.parametrize(
+    ("conf", "key"),
+    [
+        ({"judge": "llm"}, "judge_model"),
+        ({"sample": 8, "reference": "ann"}, "sample"),
+        ({"judge": "llm", "judge_model": "ollama:m:1b", "sample": 3, "reference": "ann"}, "sample"),
+        ({"judge": "llm", "judge_model": "ollama:m:1b", "sample": 8, "reference": "ann", "until": "sure"}, "sample"),
+        ({"judge": "llm", "judge_model": "ollama:m:1b", "sample": 8, "reference": ""}, "reference"),
+        ({"judge": "llm", "judge_model": "ollama:m:1b", "sample_tips": 2}, "sample_tips"),
+        ({"judge": "llm", "judge_model": "ollama:m:1b", "sample": 8, "sample_tips": 2, "reference": "ann, bob"}, ""),
+        ({"reference": "ann"}, ""),
+    ],
+)
+def test_parameters_that_do_not_go_together_are_refused_as_the_package_refuses_them(
+    dag: Any, conf: dict[str, Any], key: str
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    params = {**dag.params.dump(), **conf}
+    assert set(faults(params)) == ({key} if key else set())
+    said = module_of(dag).faults(params)
+    assert len(said) == bool(key) and all(key in words for words in said)
+    if key:
+        with pytest.raises(AirflowFailException, match=key):
+            plan(dag, **conf)
+
+
+def test_the_smallest_sample_is_what_the_estimate_takes(dag: Any) -> None:
+    assert module_of(dag).SMALLEST_SAMPLE == SMALLEST_SAMPLE == MIN_REFERENCE_SCENARIOS
+
+
+@pytest.mark.parametrize(
+    ("params", "chosen"),
+    [
+        ({"judge": "manual", "sample": 0}, ["await_scores"]),
+        ({"judge": "skip", "sample": 0}, ["compare"]),
+        ({"judge": "llm", "sample": 0}, ["judge"]),
+        ({"judge": "llm", "sample": 8}, ["judge", "export_sample"]),
+    ],
+)
+def test_people_score_the_sample_while_the_llm_scores_everything(
+    dag: Any, params: dict[str, Any], chosen: list[str]
+) -> None:
+    assert dag.get_task("pick_judge").python_callable(params=params) == chosen
+
+
 def test_a_plan_that_failed_is_not_exported(dag: Any) -> None:
     from airflow.sdk.exceptions import AirflowFailException
 
@@ -358,6 +412,10 @@ def test_the_runs_of_a_chain_are_numbered_behind_the_first_ones_id(dag: Any) -> 
     assert round_id("manual__2026", 2) == "manual__2026__round_2"
     assert round_id("manual__2026__round_2", 3) == "manual__2026__round_3"
     assert round_id("manual__2026__round_3", 1) == "manual__2026"
+    for run_id in ("manual__2026", "manual__2026__round_2", "a__round_x"):
+        for number in (1, 2, 12):
+            assert round_id(run_id, number) == pipeline.round_id(run_id, number)
+            assert pipeline.chain_of(round_id(run_id, number)) == (round_id(run_id, 1), number)
 
 
 def test_a_round_comes_after_the_board_and_is_triggered_once(dag: Any) -> None:

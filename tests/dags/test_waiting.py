@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import free_port
-from tipbench.pipeline import Step, arguments, steps
+from tipbench.pipeline import WAITS, Step, arguments, steps
 
 pytestmark = pytest.mark.dags
 RUBRIC = "0123456789abcdef" * 4
@@ -69,17 +69,17 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server.close()
 
 
-def poke(dag: Any, url: str, rubric: str | None = RUBRIC) -> bool:
+def poke(dag: Any, url: str, rubric: str | None = RUBRIC, *, task: str = "await_scores", reference: str = "") -> bool:
     """One look of the sensor."""
 
     def pull(task_ids: str, key: str = "return_value") -> Any:
         return {"return_value": "/exchange/judge.json", "rubric": rubric}[key]
 
     context = {
-        "params": {"mlflow_url": url, "experiment": "tip-bench-x"},
+        "params": {"mlflow_url": url, "experiment": "tip-bench-x", "reference": reference},
         "ti": SimpleNamespace(xcom_pull=pull),
     }
-    return dag.get_task("await_scores").poke(context)  # type: ignore[no-any-return]
+    return dag.get_task(task).poke(context)  # type: ignore[no-any-return]
 
 
 def test_it_waits_until_nothing_is_pending_under_the_rubric_of_the_export(dag: Any, server: Server) -> None:
@@ -87,6 +87,24 @@ def test_it_waits_until_nothing_is_pending_under_the_rubric_of_the_export(dag: A
     assert poke(dag, server.url) is False
     server.pending(0)
     assert poke(dag, server.url) is True
+
+
+def test_the_sample_is_waited_for_until_every_reference_has_scored_it(dag: Any, server: Server) -> None:
+    def look(by: dict[str, int], tips: int = 12, reference: str = "ann, bob") -> bool:
+        said = {"rubric": RUBRIC, "scenarios": 6, "tips": tips, "by": by}
+        tags = [{"key": "tipbench.pending_sample.0123456789ab.manual", "value": json.dumps(said)}]
+        server.answer = (200, {"experiment": {"experiment_id": "7", "tags": tags}})
+        return poke(dag, server.url, task="await_sample", reference=reference)
+
+    assert not look({})  # nobody has begun
+    assert not look({"ann": 0})
+    assert not look({"ann": 0, "bob": 1, "carol": 0})
+    assert look({"ann": 0, "bob": 0, "robot": 4})
+    assert look({"bob": 0}, reference="bob")
+    from airflow.sdk.exceptions import AirflowFailException
+
+    with pytest.raises(AirflowFailException, match="export_sample"):
+        look({}, tips=0)
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
@@ -240,11 +258,17 @@ def test_a_judge_that_failed_otherwise_fails_the_task(
     assert isinstance(failure.value, AirflowFailException) is final
 
 
-@pytest.mark.parametrize(("judge", "model"), [("manual", ""), ("skip", ""), ("baseline", ""), ("llm", "ollama:m:1b")])
-def test_every_stage_is_called_as_the_pipeline_of_the_package_calls_it(dag: Any, judge: str, model: str) -> None:
+@pytest.mark.parametrize(
+    ("judge", "model", "sample"),
+    [("manual", "", 0), ("skip", "", 0), ("baseline", "", 0), ("llm", "ollama:m:1b", 0), ("llm", "ollama:m:1b", 8)],
+)
+def test_every_stage_is_called_as_the_pipeline_of_the_package_calls_it(
+    dag: Any, judge: str, model: str, sample: int
+) -> None:
     import jinja2
 
     params = {**dag.params.dump(), "judge": judge, "judge_model": model, "models": "a:1b,b:2b"}
+    params |= {"sample": sample, "sample_tips": 2, "reference": "ann,bob"} if sample else {}
     folder = "/exchange/tip-bench-auto/a-run"
     environment = jinja2.Environment()
     environment.filters["label"] = lambda text: text
@@ -255,6 +279,8 @@ def test_every_stage_is_called_as_the_pipeline_of_the_package_calls_it(dag: Any,
         arguments = task.partial_kwargs["arguments"] if step == Step.COLLECT else task.arguments
         return [environment.from_string(text).render(params=params, ti=ti, run_id="a-run") for text in arguments]
 
-    for step in steps(judge):
-        if step != Step.AWAIT:
+    for step in steps(judge, sample):
+        if step in WAITS:
+            assert dag.get_task(step).mode == "reschedule"
+        else:
             assert rendered(step) == arguments(step, params, folder), step

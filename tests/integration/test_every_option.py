@@ -28,6 +28,9 @@ EXPECTED = {
     ("compare", "against"): (2, "no experiment tip-bench-none"),
     ("compare", "fail_on"): (2, "--fail-on needs --against"),
     ("compare", "references"): (2, ""),
+    ("run", "references"): (2, "it takes 6"),
+    ("run", "n_sample"): (2, "--sample: is for judge = llm"),
+    ("run", "sample_tips"): (2, "--sample-tips: needs sample"),
     ("next", "take_back"): (2, "--take-back needs --as"),
     ("judge export", "expected"): (2, "has nothing to judge"),
 }

@@ -18,6 +18,7 @@ from starlette.types import Scope
 
 from tipbench import __version__
 from tipbench.api import problems
+from tipbench.api.asking import StoreAsked
 from tipbench.api.auth import COOKIE, Auth, Tokens
 from tipbench.api.backends import Backend
 from tipbench.api.backends.airflow import AirflowBackend
@@ -38,9 +39,6 @@ from tipbench.api.routes import (
 from tipbench.api.service import Service
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics, Prefixed, Web
-from tipbench.catalog import load_rubric
-from tipbench.counting import marks
-from tipbench.counting.judged import MANUAL, Asked
 from tipbench.judging.exchange import Exchange
 from tipbench.leaderboard.model import Leaderboard
 from tipbench.store import Store, open_store
@@ -102,14 +100,7 @@ def _back_end(settings: Settings, store: Store) -> Backend:
             timeout_s=settings.airflow_s,
         )
 
-    def pending(experiment: str) -> bool:
-        """As the DAG's sensor asks: the mark that whatever changes the answer renews."""
-        found = store.find_experiment(experiment)
-        rubric = load_rubric(settings.config.rubric or None)
-        waiting = marks.noted_pending(store, found, rubric.hash, Asked(MANUAL)) if found is not None else None
-        return waiting is None or waiting > 0
-
-    return LocalBackend(settings.state_dir, settings.config, settings.store_url, pending)
+    return LocalBackend(settings.state_dir, settings.config, settings.store_url, StoreAsked(settings, store))
 
 
 class _Panel(Mount):

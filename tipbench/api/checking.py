@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tipbench.api.models import JUDGE_KEYS, JUDGE_MODES, SERVER_KEYS
+from tipbench import pipeline, quantities
+from tipbench.api.models import JUDGE_KEYS, SERVER_KEYS
 from tipbench.api.problems import Problem, invalid, of
 from tipbench.api.routes.common import NAME
 from tipbench.api.service import Service
@@ -34,8 +35,8 @@ async def checked(api: Service, body: Mapping[str, Any]) -> tuple[dict[str, Any]
     keys = {name: value for name, value in body.items() if name not in JUDGE_KEYS and name not in SERVER_KEYS}
     judge = {name: value for name, value in body.items() if name in JUDGE_KEYS}
     faults += [fault for name, value in judge.items() for fault in _judge_faults(name, value)]
-    if judge.get("judge") == "llm" and not judge.get("judge_model"):
-        faults.append(("/judge_model", "is needed with judge = llm, e.g. ollama:qwen2.5:1.5b"))
+    if not any(pointer.removeprefix("/") in JUDGE_KEYS for pointer, _ in faults):
+        faults += [(f"/{name}", said) for name, said in pipeline.faults({**known, **body}).items()]
     config = None
     try:
         config = build(keys, "configuration")
@@ -58,24 +59,29 @@ async def checked(api: Service, body: Mapping[str, Any]) -> tuple[dict[str, Any]
         **{name: getattr(config, name) for name in keys},
     }
     whole = replace(api.settings.config, **{name: value for name, value in settled.items() if name in KEYS})
-    return {name: getattr(config, name) for name in keys} | judge, whole
+    numbers = {name: quantities.whole(judge[name]) for name in judge if JUDGE_KEYS[name]["type"] == "integer"}
+    return {name: getattr(config, name) for name in keys} | judge | numbers, whole
 
 
 def _judge_faults(name: str, value: Any) -> list[tuple[str, str]]:
     """The judge's keys against their rules, in the configuration's words."""
     rules, place = JUDGE_KEYS[name], f"/{name}"
-    if rules["type"] == "number":
-        if isinstance(value, bool) or not isinstance(value, int | float):
+    try:
+        if rules["type"] == "string":
+            if not isinstance(value, str):
+                return [(place, f"needs text, not {value!r}")]
+            if value not in rules.get("enum", (value,)):
+                return [(place, f"{value!r} is not one of {', '.join(rules['enum'])}")]
+            if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
+                return [(place, f"{value!r} does not fit {rules['pattern']}")]
+            return []
+        if isinstance(value, bool | str):
             return [(place, f"needs a number, not {value!r}")]
-        if not 0 < value <= rules["maximum"]:
-            return [(place, f"must be over 0 and at most {rules['maximum']}")]
-        return []
-    if not isinstance(value, str):
-        return [(place, f"needs text, not {value!r}")]
-    if name == "judge" and value not in JUDGE_MODES:
-        return [(place, f"{value!r} is not one of {', '.join(JUDGE_MODES)}")]
-    if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
-        return [(place, f"{value!r} does not fit {rules['pattern']}")]
+        number = quantities.whole(value) if rules["type"] == "integer" else quantities.number(value)
+        low = rules.get("exclusiveMinimum", rules.get("minimum"))
+        quantities.within(number, low, rules["maximum"], exclusive="exclusiveMinimum" in rules)
+    except ValueError as error:
+        return [(place, str(error))]
     return []
 
 

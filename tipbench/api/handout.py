@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tipbench.counting.judged import Asked, Judges
 from tipbench.store.records import CellRecord, ScoreRecord
 
+Scope = Literal["pending", "all", "sample"]
+"""What a judge is given: what nobody has scored, also what only others have, or the sample that people were asked for."""
 SHOWN_S = 300.0
 """How long an item that one judge has on the screen is kept from the others, as long as there are more."""
 
@@ -28,6 +30,10 @@ class Entry:
     """This judge's scores of it."""
     scored: bool
     """Somebody has scored the candidate."""
+    block: int = 0
+    """In rounds: its turn; a repeat has that of the place where it stands in the file."""
+    drawn: bool = False
+    """It is in the sample that people were asked for."""
 
 
 class Shown:
@@ -58,8 +64,19 @@ def lacks(key: Mapping[str, Any], cells: Mapping[str, CellRecord], rubric_hash: 
     return any((run_id, index) not in there for run_id, cell in cells.items() for index in judges.pending(cell, asked))
 
 
-def entries(key: Mapping[str, Any], cells: Mapping[str, CellRecord], rubric_hash: str, judge: str) -> list[Entry]:
-    """The items of the judge's file in its order; those whose cell is gone, or counts no more, are left out."""
+def entries(
+    key: Mapping[str, Any],
+    cells: Mapping[str, CellRecord],
+    rubric_hash: str,
+    judge: str,
+    blocks: Mapping[str, int] | None = None,
+    drawn: Collection[tuple[str, int]] = (),
+) -> list[Entry]:
+    """The items of the judge's file in its order; those whose cell is gone, or counts no more, are left out.
+
+    `blocks` (run id -> number) are the turns of an experiment in rounds, `drawn` (run id, index) the candidates of the sample.
+    """
+    turns, turn = blocks or {}, 0
     judges, anybody = Judges(cells.values(), rubric_hash), Asked()
     known: dict[str, tuple[set[int], ScoreRecord | None]] = {}
     found = []
@@ -71,7 +88,9 @@ def entries(key: Mapping[str, Any], cells: Mapping[str, CellRecord], rubric_hash
             known[run_id] = (judges.judged(cell, anybody), _own(cell, judges, judge))
         scored, own = known[run_id]
         mine = (own.repeats if repeat else own.scores).get(index) if own is not None else None
-        found.append(Entry(item_id, run_id, index, repeat, scenario, tip, mine, index in scored))
+        turn = turn if repeat else turns.get(run_id, 0)
+        in_sample = (run_id, index) in drawn
+        found.append(Entry(item_id, run_id, index, repeat, scenario, tip, mine, index in scored, turn, in_sample))
     return found
 
 
@@ -80,15 +99,16 @@ def _own(cell: CellRecord, judges: Judges, judge: str) -> ScoreRecord | None:
     return next((r for r in cell.scores if r.judge == judge and judges.is_in_force(r)), None)
 
 
-def still_open(found: Sequence[Entry], scope: Literal["pending", "all"]) -> list[Entry]:
-    """What the judge may be given: what nobody has scored or, with all, also what only others have (a second opinion)."""
+def still_open(found: Sequence[Entry], scope: Scope) -> list[Entry]:
+    """What the judge may be given: what nobody has scored or, with all, also what only others have (a second opinion); or the sample."""
+    found = [e for e in found if e.drawn or scope != "sample"]
     first_done = {(e.run_id, e.index) for e in found if e.own is not None and not e.repeat}
     return [
         e
         for e in found
         if e.own is None
         # A repeat comes after its first showing; it is there to measure this judge, whoever else has scored the tip.
-        and ((e.run_id, e.index) in first_done if e.repeat else scope == "all" or not e.scored)
+        and ((e.run_id, e.index) in first_done if e.repeat else scope != "pending" or not e.scored)
     ]
 
 
@@ -110,9 +130,15 @@ def counts(
     cells: Mapping[str, CellRecord],
     rubric_hash: str,
     judge: str,
-    scope: Literal["pending", "all"],
+    scope: Scope,
+    drawn: Collection[tuple[str, int]] = (),
 ) -> Counts:
-    """Counted over the cells, not over the judge's newest file, which holds only what was open when it was made."""
+    """Counted over the cells, not over the judge's newest file, which holds only what was open when it was made.
+
+    With the scope `sample`, over the candidates `drawn` only.
+    """
+    if scope == "sample":
+        return _counts_of_sample(found, cells, rubric_hash, judge, drawn)
     tips = done = pending = 0
     judges, anybody = Judges(cells.values(), rubric_hash), Asked()
     for cell in cells.values():
@@ -132,8 +158,29 @@ def counts(
     )
 
 
+def _counts_of_sample(
+    found: Sequence[Entry],
+    cells: Mapping[str, CellRecord],
+    rubric_hash: str,
+    judge: str,
+    drawn: Collection[tuple[str, int]],
+) -> Counts:
+    judges, anybody = Judges(cells.values(), rubric_hash), Asked()
+    own = {run_id: _own(cell, judges, judge) for run_id, cell in cells.items()}
+    mine = {c for c in drawn if (o := own.get(c[0])) is not None and c[1] in o.scores}
+    again = sum(1 for run_id, index in drawn if (o := own.get(run_id)) is not None and index in o.repeats)
+    again_open = sum(e.repeat and e.own is None and e.drawn for e in found)
+    pending = sum(index in judges.pending(cells[run_id], anybody) for run_id, index in drawn if run_id in cells)
+    return Counts(
+        total=len(drawn) + again + again_open,
+        done=len(mine) + again,
+        left=len(drawn) - len(mine) + again_open,
+        pending=pending,
+    )
+
+
 def in_turn(open_entries: Sequence[Entry], judge: str, shown: Shown) -> list[Entry]:
-    """What nobody has scored or looks at comes first, what others have scored last; the file's order decides among equals.
+    """Block by block; in each, what nobody has scored or looks at first, what others have scored last; the file's order among equals.
 
     Repeats stand among the last ones, in the file's order: there, half the file lies between a tip and its repeat. Any earlier,
     and a tip that others have scored, too, might come again at once.
@@ -143,4 +190,4 @@ def in_turn(open_entries: Sequence[Entry], judge: str, shown: Shown) -> list[Ent
         return 2 if entry.scored else int(shown.elsewhere(judge, (entry.run_id, entry.index)))
 
     last = max((rank(entry) for entry in open_entries if not entry.repeat), default=0)
-    return sorted(open_entries, key=lambda entry: last if entry.repeat else rank(entry))
+    return sorted(open_entries, key=lambda entry: (entry.block, last if entry.repeat else rank(entry)))

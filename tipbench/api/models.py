@@ -28,12 +28,44 @@ JUDGE_KEYS: dict[str, dict[str, Any]] = {
         "pattern": r"^((ollama|openai|embedded):\S{1,70})?$",
         "description": "For judge=llm: ollama:MODEL, openai:MODEL, or (on this machine) embedded:MODEL.",
     },
+    "judge_parallel": {
+        "type": "string",
+        "default": "",
+        "pattern": r"^([1-9]|[1-5][0-9]|6[0-4])?$",
+        "description": "For judge=llm: tips in question at once, 1 to 64. Empty: 8 for openai, as many as Ollama has slots.",
+    },
+    "judge_rationale": {
+        "type": "string",
+        "enum": ["before", "after", "none"],
+        "default": "before",
+        "description": "For judge=llm: where it writes its sentence of reason. It is most of the tokens.",
+    },
     "judge_timeout_hours": {
         "type": "number",
         "exclusiveMinimum": 0,
         "maximum": 8760,
         "default": 168,
-        "description": "For judge=manual: how long the run waits for scores before it fails.",
+        "description": "For judge=manual, or a sample: how long the run waits for scores before it fails.",
+    },
+    "reference": {
+        "type": "string",
+        "default": "",
+        "pattern": r"^([A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}(\s*,\s*[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79})*)?$",
+        "description": "Judges, comma-separated: the board says what they would say of everything, from their scores on a part.",
+    },
+    "sample": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 400,
+        "default": 0,
+        "description": "For judge=llm: scenarios, drawn at random, that the reference judges score; the run waits for them. 0: none.",
+    },
+    "sample_tips": {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": 200,
+        "default": 0,
+        "description": "With a sample: tips of each cell, drawn at random. 0: all.",
     },
     "collect_memory": {
         "type": "string",
@@ -289,10 +321,31 @@ class Progress(Body):
     models: tuple[ModelProgress, ...]
 
 
+class RaceState(Body):
+    """How far an experiment in rounds is; blind: it tells nothing of which cell is ahead."""
+
+    round: int = Field(description="the round under way, from 1; the last one when all are over")
+    rounds: int = Field(description="how many there are at most")
+    looks_taken: int
+    tips: int = Field(description="tips of this round, of the cells that are in")
+    judged: int = Field(description="of them judged")
+    over: bool = Field(description="the decision is made: whoever judges can stop")
+
+
+class RoundLink(Body):
+    """One run of a chain."""
+
+    id: str
+    round: int
+    state: RunState
+
+
 class DagRun(Body):
     """One run of the pipeline. `waiting` means: for a judge."""
 
     id: str
+    chain: str = Field(description="with until = sure: the first run of the chain; else the run itself")
+    round: int = Field(default=1, description="the run's place in its chain; with until = all, 1")
     experiment: str
     state: RunState
     started_by: str | None = None
@@ -319,6 +372,10 @@ class DagRunDetail(DagRun):
     progress: Progress | None = Field(description="null while MLflow is away")
     reason: str | None = Field(description="why it failed, in words")
     degraded: str | None = Field(default=None, description="what could not be read just now, and why")
+    chain_runs: tuple[RoundLink, ...] = Field(
+        default=(), description="with until = sure: all runs of the chain, by round"
+    )
+    race: RaceState | None = Field(default=None, description="with until = sure: how far the decision is")
 
 
 class ModelRowBody(Body):
@@ -551,6 +608,36 @@ class JudgingProgress(Body):
     pending: int = Field(description="tips that nobody has scored; at 0 a waiting run goes on")
 
 
+class SampleRequest(Body):
+    """A sample to be drawn: for judges who score a part, so that another judge's scores of everything can be corrected."""
+
+    scenarios: Annotated[
+        int, Field(ge=6, le=400, description="drawn at random; 6 are the least that an estimate takes")
+    ]
+    tips: Annotated[int, Field(ge=0, le=200, description="of each cell, drawn at random; 0 for all")] = 0
+    seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+
+class SampleBody(Body):
+    """A sample that people were asked for."""
+
+    scenarios: int
+    tips: int = Field(description="of each cell; 0 for all")
+    seed: int
+    n_tips: int = Field(description="tips in it")
+    left: dict[str, int] = Field(
+        description="judge -> tips of it that this judge has not scored; judges who have not begun are not named"
+    )
+
+
+class SampleState(Body):
+    """What can be drawn from, and what people were asked for under the rubric in force."""
+
+    n_scenarios: int = Field(description="scenarios on the board")
+    least: int = Field(description="scenarios of a sample, at least")
+    sample: SampleBody | None
+
+
 class JudgingNext(Body):
     """The next items for a judge, the rubric to score them by, and the ones scored last, for going back."""
 
@@ -559,6 +646,7 @@ class JudgingNext(Body):
     items: tuple[JudgingItem, ...] = Field(description="empty when nothing is left in this scope")
     previous: tuple[JudgingItem, ...]
     progress: JudgingProgress
+    race: RaceState | None = Field(default=None, description="in rounds: how far the decision is")
     instructions: str
     rubric: ExchangeRubric
     rubric_hash: str

@@ -8,17 +8,20 @@ from typing import Any
 
 from tipbench.api.backends import PipelineRun
 from tipbench.api.checking import n_scenarios
-from tipbench.api.models import SERVER_KEYS, DagRunDetail, ModelProgress, Progress, TaskBody
+from tipbench.api.models import SERVER_KEYS, DagRunDetail, ModelProgress, Progress, RoundLink, TaskBody
 from tipbench.api.problems import Problem
 from tipbench.api.service import OPTIONS, Digest, Row, Service
 from tipbench.config import EXPERIMENT_PATTERN, KEYS, Config, build
 from tipbench.errors import InputError, TipbenchError
+from tipbench.pipeline import WAITS, chain_of
 
 
 def facts(api: Service, run: PipelineRun) -> dict[str, Any]:
     """What a list tells of a run, by the names of `DagRun`."""
     return {
         "id": run.id,
+        "chain": chain_of(run.id)[0],
+        "round": chain_of(run.id)[1],
         "experiment": str(run.config.get("experiment", "")),
         "state": run.state,
         "started_by": run.started_by,
@@ -35,7 +38,9 @@ def facts(api: Service, run: PipelineRun) -> dict[str, Any]:
 async def detail(api: Service, run: PipelineRun) -> DagRunDetail:
     """The run as the back end has it, with the progress that MLflow knows; without MLflow, it says so."""
     told = facts(api, run)
-    progress, degraded = None, None
+    progress, degraded, race = None, None, None
+    chain = await api.in_back_end(api.back_end.chain, run.id) if run.in_rounds else []
+    links = tuple(RoundLink(id=one.id, round=chain_of(one.id)[1], state=one.state) for one in chain)
     try:
         experiment_id = await _existing(api, told["experiment"])
         if experiment_id is not None:
@@ -43,12 +48,22 @@ async def detail(api: Service, run: PipelineRun) -> DagRunDetail:
         config = build({k: v for k, v in run.config.items() if k in KEYS and k not in SERVER_KEYS}, "run")
         ended = run.ended_at if run.over else None
         digest = await api.digest(experiment_id, ended=ended) if experiment_id is not None else Digest("", (), {})
+        if run.in_rounds and experiment_id is not None:
+            race = await api.race_state(experiment_id, api.rubric(), await api.known(experiment_id))
         progress = _progress(config, n_scenarios(api, config), digest, run)
     except InputError as error:
         degraded = f"The progress cannot be told: {error}"
     except TipbenchError as error:
         degraded = str(error)
-    return DagRunDetail(**told, tasks=timed(run.tasks), progress=progress, reason=run.reason, degraded=degraded)
+    return DagRunDetail(
+        **told,
+        tasks=timed(run.tasks),
+        progress=progress,
+        reason=run.reason,
+        degraded=degraded,
+        chain_runs=links,
+        race=race,
+    )
 
 
 def timed(tasks: Sequence[TaskBody]) -> tuple[TaskBody, ...]:
@@ -60,7 +75,7 @@ def timed(tasks: Sequence[TaskBody]) -> tuple[TaskBody, ...]:
     for task in tasks:
         ended = [one.ended_at for one in found if one.ended_at is not None]
         began = max(ended, default=None)
-        if task.task == "await_scores" and task.started_at is not None and began is not None:
+        if task.task in WAITS and task.started_at is not None and began is not None:
             task = task.model_copy(update={"started_at": min(began, task.started_at)})
         found.append(task)
     return tuple(found)

@@ -21,7 +21,9 @@ import anyio
 import anyio.to_thread
 
 from tipbench import __version__
+from tipbench.api import racing
 from tipbench.api.backends import Backend
+from tipbench.api.models import RaceState
 from tipbench.api.problems import Problem
 from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics
@@ -35,6 +37,7 @@ from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard, to_json
 from tipbench.rounds import record
+from tipbench.rounds.standing import advance
 from tipbench.store import Store, StoreError
 from tipbench.store.records import CellRecord, ExperimentInfo, Holdings
 
@@ -131,7 +134,7 @@ class Board:
         return self.ranking.leaderboard
 
     def draw(self, kind: str, store: Store) -> bytes:
-        """The report (html), or one of the figures (forest, tradeoff, tradeoff-narrow) as SVG: empty when there is nothing to draw."""
+        """The report (html), or one of the figures (forest, race, tradeoff, tradeoff-narrow) as SVG: empty when there is nothing to draw."""
         if kind not in self.renderings:
             self.renderings[kind] = _draw(self.ranking, kind, store).encode()
         return self.renderings[kind]
@@ -229,6 +232,8 @@ class Service:
         self._rescored: dict[str, float] = {}
         self._saved: dict[str, deque[tuple[float, CellRecord]]] = {}
         self._renewing: dict[str, asyncio.Task[None]] = {}
+        self._races: Cache[_Marked[record.Race]] = Cache(DIGESTS, "race", metrics)
+        self._looked: dict[str, str] = {}
         self._keys: Cache[Mapping[str, Any]] = Cache(KEYS, "key", metrics)
         self._applying: dict[str, asyncio.Lock] = {}
 
@@ -422,6 +427,33 @@ class Service:
         """Many scores were written: what was read before is not believed any more."""
         self._rescored[experiment_id] = time.monotonic()
 
+    # -- rounds --------------------------------------------------------------------------------
+
+    async def race(self, experiment_id: str, rubric: Rubric) -> record.Race:
+        """What is on record of an experiment in rounds; empty for another."""
+        mark = await self.state(experiment_id)
+
+        async def read() -> _Marked[record.Race]:
+            found = await self.in_store(record.read, self.store, experiment_id, rubric.hash)
+            return _Marked(mark, found, time.monotonic(), 0.0)
+
+        return (await self._races.get((experiment_id, rubric.hash), lambda one: one.mark == mark, read)).value
+
+    async def race_state(self, experiment_id: str, rubric: Rubric, known: Known) -> RaceState | None:
+        """How far the race is. When all of a round is judged, the look is taken: it would be anyway, and judges learn whether to go on."""
+        race = await self.race(experiment_id, rubric)
+        state = racing.state_of(known.census, race, rubric.hash)
+        if state is None or state.over or not state.tips or state.judged < state.tips:
+            return state
+        mark = await self.state(experiment_id)
+        if self._looked.get(experiment_id) != mark:
+            self._looked[experiment_id] = mark
+            margin = rubric.margin(_margin_of(known, self.settings.config.margin))
+            await self.at_work(advance, self.store, experiment_id, known.census, rubric, margin=margin)
+            self.changed(experiment_id)
+            race = await self.race(experiment_id, rubric)
+        return racing.state_of(known.census, race, rubric.hash)
+
     # -- leaderboards --------------------------------------------------------------------------
 
     async def board(
@@ -458,7 +490,7 @@ class Service:
             if fresh:
                 self._known.forget(experiment_id)
             known = await self.known(experiment_id)
-            race = await self.in_store(record.read, self.store, experiment_id, rubric.hash)
+            race = await self.race(experiment_id, rubric)
             tags = await self.in_store(self.store.experiment_tags, experiment_id) if references else {}
             value = await self.at_work(
                 _board,
@@ -506,6 +538,15 @@ def moment(ms: int) -> datetime:
 def _known(store: Store, experiment_id: str) -> Known:
     holdings = store.holdings(experiment_id)
     return Known(holdings, take(holdings))
+
+
+def _margin_of(known: Known, default: float) -> float:
+    """The margin of the newest collection, by its receipt: the race is run with that one."""
+    for collection in reversed(known.holdings.collections):
+        config = collection.receipt.get("config")
+        if isinstance(config, Mapping) and "margin" in config:
+            return float(config["margin"])
+    return default
 
 
 def _anything_pending(known: Known, rubric_hash: str) -> bool:
@@ -565,6 +606,7 @@ def _draw(ranking: Ranking, kind: str, store: Store) -> str:
 
     figures: dict[str, Callable[[Leaderboard], str]] = {
         "forest": plots.forest_plot,
+        "race": plots.race_plot,
         "tradeoff": plots.tradeoff_plots,
         "tradeoff-narrow": partial(plots.tradeoff_plots, narrow=True),
     }

@@ -159,7 +159,7 @@ def doctor(config: Config, as_json: bool) -> None:
 
 
 @click.command(epilog="\b\nExample:\n  tipbench schema exchange > exchange.schema.json")
-@click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell", "status"]))
+@click.argument("name", type=click.Choice(["config", "exchange", "leaderboard", "cell", "status", "next"]))
 def schema(name: str) -> None:
     """Print the JSON schema of what crosses tipbench's borders."""
     import json

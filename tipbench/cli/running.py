@@ -18,10 +18,12 @@ from tipbench.cli.options import (
     parallel_option,
     repeats_option,
     weights_option,
+    whole_number,
 )
 from tipbench.cli.printing import console, me, where
+from tipbench.cli.sampling import check, score_sample
 from tipbench.cli.services import store_of
-from tipbench.config import Config
+from tipbench.config import Config, split_list
 from tipbench.errors import EXIT_SOME_FAILED
 
 if TYPE_CHECKING:
@@ -45,6 +47,12 @@ if TYPE_CHECKING:
 @parallel_option("--judge-parallel")
 @repeats_option
 @weights_option
+@click.option("--reference", "references", metavar="NAME,NAME", default="",
+              help="Estimate what these judges would say of everything, from their scores on a part and another judge's on all.")  # fmt: skip
+@click.option("--sample", "n_sample", type=whole_number(0, 400), default=0, metavar="K",
+              help="With an LLM as judge: K scenarios, drawn at random, for the judges in --reference to score; you here, if you are one.")  # fmt: skip
+@click.option("--sample-tips", type=whole_number(0, 200), default=0, metavar="T",
+              help="With --sample: T tips of each cell, drawn at random. Default: all.")  # fmt: skip
 @json_option
 def run(
     config: Config,
@@ -55,14 +63,18 @@ def run(
     weights: tuple[str, ...],
     as_json: bool,
     judge_parallel: int | None,
+    references: str,
+    n_sample: int,
+    sample_tips: int,
     **engine: Any,
 ) -> None:
     """Everything in one go: collect, export, score, apply, compare; with --until sure, round after round until it is sure."""
     from pathlib import Path
 
     folder, file = Path(out), Path(out) / "judge.json"
+    check(config, spec, references, n_sample, sample_tips)
     folder.mkdir(parents=True, exist_ok=True)
-    failed = False
+    failed, names = False, split_list(references)
     while True:
         collected = collect_cells(config, quiet=as_json)
         if not as_json and (collected.planned or config.until == "all"):
@@ -71,7 +83,13 @@ def run(
         failed = failed or bool(collected.failed) or bool(scored and scored.failures)
         if config.until == "all" or not _goes_on(config, spec, name, engine, as_json):
             break
-    result = compare_cells(config, out, weights, (), config.seed)
+    if n_sample and not score_sample(config, names, n_sample, sample_tips, name, folder, engine):
+        click.echo(
+            "The sample is not complete: this board is without reference judges. The same command goes on from here.",
+            err=True,
+        )
+        failed, names = True, ()
+    result = compare_cells(config, out, weights, (), config.seed, references=names)
     if as_json:
         click.echo(result.leaderboard.model_dump_json(by_alias=True, indent=2))
     else:

@@ -3,6 +3,8 @@
 - `judge_pending` on a cell's run, as the contract has it: some tip of it waits for somebody (the baseline is nobody).
 - `tipbench.pending.RUBRIC.WHO` on the experiment, RUBRIC being the first twelve digits of the rubric's hash: JSON with the cells and
   candidates that wait for who was asked. The DAG's sensor reads it. It is there once somebody was asked, and renewed by whatever changes it.
+- `tipbench.pending_sample.RUBRIC.WHO`, likewise, for each sample that was asked for: JSON with the `tips` in it, and `by`, how many of them each
+  judge that has begun has left.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import json
 from collections.abc import Collection, Mapping
 from hashlib import sha256
 
+from tipbench.counting import sample
 from tipbench.counting.census import Census, Entry, take
-from tipbench.counting.judged import ANYONE, Asked, Judges
+from tipbench.counting.judged import ANYONE, MANUAL, Asked, Judges
 from tipbench.store import Store
 from tipbench.store.records import CellRecord
 
 PENDING = "tipbench.pending."
+SAMPLED = "tipbench.pending_sample."
 MARKED = "tipbench.marked"
 """On the experiment: the rubric by which cells were marked last, and a hash of those that did not count."""
 ROUNDS = 8
@@ -27,9 +31,12 @@ def refresh(store: Store, experiment_id: str, rubric_hash: str = "", asked: Aske
     """Renew the marks; `rubric_hash` and `asked` are who was asked just now, under which rubric. Returns the last census."""
     for _ in range(ROUNDS):
         census = take(store.holdings(experiment_id))
-        wanted = _wanted(store.notes(experiment_id, PENDING), census, rubric_hash, asked)
+        tags = store.notes(experiment_id, "")
+        there = {key.removeprefix(PENDING): value for key, value in tags.items() if key.startswith(PENDING)}
+        wanted = {PENDING + key: value for key, value in _wanted(there, census, rubric_hash, asked).items()}
+        wanted |= _wanted_of_samples(tags, census)
         for key, value in wanted.items():
-            store.note(experiment_id, PENDING + key, value)
+            store.note(experiment_id, key, value)
         _mark_cells(store, experiment_id, census, rubric_hash)
         if not wanted:
             break
@@ -45,6 +52,17 @@ def noted_pending(store: Store, experiment_id: str, rubric_hash: str, asked: Ask
     """Cells that wait for who was asked, as the experiment's mark has it; None when nobody was asked."""
     value = store.notes(experiment_id, PENDING).get(key_of(rubric_hash, asked))
     return None if value is None else int(json.loads(value)["cells"])
+
+
+def sample_left(store: Store, experiment_id: str, rubric_hash: str, names: Collection[str]) -> int | None:
+    """Tips that the one of these judges who is furthest behind has left of the sample that people were asked for, as its mark has it.
+
+    None when no sample was asked for, or nothing of it counts any more.
+    """
+    value = store.notes(experiment_id, SAMPLED).get(key_of(rubric_hash, Asked(MANUAL)))
+    if value is None or not (kept := json.loads(value))["tips"]:
+        return None
+    return max((int(kept["by"].get(name, kept["tips"])) for name in names), default=0)
 
 
 def is_wanted(store: Store, experiment_id: str) -> bool:
@@ -70,6 +88,19 @@ def _wanted(there: Mapping[str, str], census: Census, rubric_hash: str, asked: A
             {"rubric": rubric, "asked": who.who, "cells": sum(n > 0 for n in waiting), "candidates": sum(waiting)}
         )
         if there.get(key) != value:
+            wanted[key] = value
+    return wanted
+
+
+def _wanted_of_samples(tags: Mapping[str, str], census: Census) -> dict[str, str]:
+    """The marks of samples that say something else than they should, by their whole keys."""
+    wanted = {}
+    for one in sample.requests(tags):
+        judges = Judges((e.cell for e in census.counted), one.rubric_hash)
+        tips, by = one.sample.left(census.counted, judges)
+        value = json.dumps({"rubric": one.rubric_hash, "scenarios": len(one.sample.scenarios), "tips": tips, "by": by})
+        key = SAMPLED + key_of(one.rubric_hash, Asked(one.who))
+        if tags.get(key) != value:
             wanted[key] = value
     return wanted
 

@@ -7,6 +7,7 @@ smaller one, and the same request is the same sample on any machine. Once asked 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,6 +32,11 @@ class Sample:
     """Tips of each cell; 0 for all."""
     scenarios: tuple[str, ...]
     """The first digits of their hashes, in the order drawn."""
+
+    @property
+    def words(self) -> tuple[int, int, int]:
+        """What was said to get it: scenarios, tips of a cell, seed."""
+        return len(self.scenarios), self.tips, self.seed
 
     def wants(self, entry: Entry) -> bool:
         """Is the cell in the sample?"""
@@ -64,9 +70,31 @@ class Sample:
         inside = {e.run_id for e in entries if self.wants(e)}
         return bool(wanted) and wanted <= scored and {run for run, _ in scored} <= inside
 
-    def to_text(self) -> str:
+    def left(self, entries: Sequence[Entry], judges: Judges) -> tuple[int, dict[str, int]]:
+        """How many tips the sample has, and how many each judge that has scored some of them has left."""
+        total = 0
+        scored: Counter[str] = Counter()
+        for entry in entries:
+            wanted = set(self.indices(entry))
+            total += len(wanted)
+            for record in entry.cell.scores if wanted else ():
+                if judges.is_in_force(record):
+                    scored[record.judge] += len(wanted & set(record.scores))
+        return total, {judge: total - n for judge, n in sorted(scored.items()) if n}
+
+    def to_text(self, rubric_hash: str) -> str:
         """For the tag."""
-        return json.dumps({"seed": self.seed, "tips": self.tips, "scenarios": self.scenarios}, separators=(",", ":"))
+        kept = {"rubric": rubric_hash, "seed": self.seed, "tips": self.tips, "scenarios": self.scenarios}
+        return json.dumps(kept, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sample that is on record: under which rubric, and who was asked (`Asked.who`)."""
+
+    rubric_hash: str
+    who: str
+    sample: Sample
 
 
 def draw(census: Census, n_scenarios: int, tips: int = 0, seed: int = 0) -> Sample:
@@ -89,18 +117,25 @@ def key(rubric_hash: str, asked: Asked) -> str:
     return f"{PREFIX}{rubric_hash[:SHORT]}.{asked.who}"
 
 
-def asked_for(tags: Mapping[str, str], rubric_hash: str) -> list[Sample]:
-    """The samples that were asked for under this rubric, from the experiment's tags."""
+def requests(tags: Mapping[str, str]) -> list[Request]:
+    """Every sample on record, from the experiment's tags; what is none that can be read is left out."""
     found = []
     for name, text in sorted(tags.items()):
-        if not name.startswith(f"{PREFIX}{rubric_hash[:SHORT]}."):
+        if not name.startswith(PREFIX):
             continue
+        who = name.removeprefix(PREFIX).partition(".")[2]
         try:
             kept = json.loads(text)
-            found.append(Sample(int(kept["seed"]), int(kept["tips"]), tuple(map(str, kept["scenarios"]))))
+            sample = Sample(int(kept["seed"]), int(kept["tips"]), tuple(map(str, kept["scenarios"])))
+            found.append(Request(str(kept["rubric"]), who, sample))
         except (ValueError, KeyError, TypeError):
             continue
     return found
+
+
+def asked_for(tags: Mapping[str, str], rubric_hash: str) -> list[Sample]:
+    """The samples that were asked for under this rubric, from the experiment's tags."""
+    return [one.sample for one in requests(tags) if one.rubric_hash == rubric_hash]
 
 
 def _short(column: str) -> str:

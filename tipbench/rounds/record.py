@@ -247,6 +247,12 @@ def note_next(store: Store, experiment_id: str, rubric_hash: str, action: str, l
         store.note(experiment_id, key, value)
 
 
+def next_noted(store: Store, experiment_id: str, rubric_hash: str) -> dict[str, Any] | None:
+    """That copy: `action`, `looks_taken` and `reason`; None when nothing was noted."""
+    value = store.notes(experiment_id, f"{NEXT}{rubric_hash[:12]}").get("")
+    return None if value is None else dict(json.loads(value))
+
+
 def note_look(store: Store, experiment_id: str, rubric_hash: str, look: RecordedLook) -> None:
     """Record a look."""
     store.add_race_event(experiment_id, f"look/{rubric_hash[:12]}/{look.number}", look.model_dump(mode="json"))

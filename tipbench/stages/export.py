@@ -60,11 +60,11 @@ def run(
     census = marks.refresh(store, experiment_id, rubric.hash, asked)
     wanted = None
     if n_sample:
-        wanted = _request(store, experiment_id, census, rubric.hash, asked, n_sample, sample_tips, seed)
+        wanted = request(store, experiment_id, census, rubric.hash, asked, n_sample, sample_tips, seed)
     return from_census(experiment, experiment_id, census, store, rubric, judge, asked, seed, repeats, expect, wanted)
 
 
-def _request(
+def request(
     store: Store,
     experiment_id: str,
     census: Census,
@@ -74,15 +74,18 @@ def _request(
     tips: int,
     seed: int,
 ) -> Sample:
-    """The sample that was asked for before in these words, else a new one, kept."""
-    tag = sample.key(rubric_hash, asked)
+    """The sample that was asked for before in these words, of whomever, else a new one; kept for who is asked now, with its mark.
+
+    Raises InputError when there are fewer scenarios than `n_sample`.
+    """
     tags = store.notes(experiment_id, "")
-    for kept in sample.asked_for({tag: tags.get(tag, "")}, rubric_hash):
-        if (kept.seed, kept.tips, len(kept.scenarios)) == (seed, tips, n_sample):
-            return kept
-    drawn = sample.draw(census, n_sample, tips, seed)
-    store.note(experiment_id, tag, drawn.to_text())
-    return drawn
+    known = [one for one in sample.asked_for(tags, rubric_hash) if one.words == (n_sample, tips, seed)]
+    wanted = known[0] if known else sample.draw(census, n_sample, tips, seed)
+    tag, text = sample.key(rubric_hash, asked), wanted.to_text(rubric_hash)
+    if tags.get(tag) != text:
+        store.note(experiment_id, tag, text)
+        marks.refresh(store, experiment_id)
+    return wanted
 
 
 def from_census(

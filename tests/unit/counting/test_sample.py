@@ -12,7 +12,7 @@ from tests.fakes.memory_backend import MemoryBackend, memory_store
 from tests.unit.counting.test_histories import Writer
 from tipbench.catalog import load_rubric
 from tipbench.config import Config
-from tipbench.counting import sample
+from tipbench.counting import marks, sample
 from tipbench.counting.census import take
 from tipbench.counting.judged import MANUAL, Asked
 from tipbench.errors import InputError
@@ -93,12 +93,32 @@ def test_a_request_is_kept_whole_and_a_broken_one_is_passed_over(store: Store) -
     census = take(store.holdings(store.require_experiment(EXPERIMENT)))
     drawn = sample.draw(census, 4, 2, 5)
     tag = sample.key(RUBRIC.hash, Asked(MANUAL))
-    assert sample.asked_for({tag: drawn.to_text(), "other": "x"}, RUBRIC.hash) == [drawn]
-    assert sample.asked_for({tag: drawn.to_text()[:-9]}, RUBRIC.hash) == []
-    assert sample.asked_for({tag: drawn.to_text()}, "f" * 64) == []
+    assert sample.asked_for({tag: drawn.to_text(RUBRIC.hash), "other": "x"}, RUBRIC.hash) == [drawn]
+    assert sample.asked_for({tag: drawn.to_text(RUBRIC.hash)[:-9]}, RUBRIC.hash) == []
+    assert sample.asked_for({tag: drawn.to_text(RUBRIC.hash)}, "f" * 64) == []
 
 
 @pytest.mark.parametrize("n", [13, -1])
 def test_a_sample_that_cannot_be_is_refused(store: Store, n: int) -> None:
     with pytest.raises(InputError, match="from 1 to 12"):
         export.run(EXPERIMENT, store, RUBRIC, n_sample=n)
+
+
+def test_the_mark_that_a_waiting_run_reads_follows_every_score(store: Store) -> None:
+    experiment_id = store.require_experiment(EXPERIMENT)
+
+    def left(*names: str) -> int | None:
+        return marks.sample_left(store, experiment_id, RUBRIC.hash, names)
+
+    assert left("anna") is None  # nobody was asked
+    asked = export.run(EXPERIMENT, store, RUBRIC, asked=Asked(MANUAL), repeats=0, n_sample=7, sample_tips=2).exchange
+    assert left("anna") == 28
+    give(store, asked, "anna", "human", 2, most=10)
+    assert left("anna") == 18 and left("anna", "bert") == 28
+    give(store, asked, "anna", "human", 2)
+    assert left("anna") == 0 and left("anna", "bert") == 28
+    # What others are asked in the same words is the same sample.
+    for_bert = export.run(EXPERIMENT, store, RUBRIC, judge="bert", repeats=0, n_sample=7, sample_tips=2).exchange
+    assert {item.tip for item in for_bert.items} == {item.tip for item in asked.items}
+    give(store, for_bert, "bert", "human", 3)
+    assert left("anna", "bert") == 0

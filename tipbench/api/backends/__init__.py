@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Literal, Protocol
 
 from tipbench.api.models import RunState, TaskBody
+from tipbench.api.problems import Problem
+from tipbench.pipeline import chain_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class PipelineRun:
     url: str | None = None
     tasks: Sequence[TaskBody] = field(default=())
     reason: str | None = None
+
+    @property
+    def in_rounds(self) -> bool:
+        """Is it one of a chain, of which each run is a round?"""
+        return self.config.get("until") == "sure" or chain_of(self.id)[1] > 1
 
     @property
     def over(self) -> bool:
@@ -52,6 +59,9 @@ class Backend(Protocol):
     def run(self, run_id: str) -> PipelineRun:
         """One run with its tasks; 404 without it."""
 
+    def chain(self, run_id: str) -> list[PipelineRun]:
+        """The runs of the chain that a run is in, by round, without their tasks."""
+
     def cancel(self, run_id: str, by: str) -> PipelineRun:
         """Stop a run; 409 when it is over."""
 
@@ -60,6 +70,24 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Stop what runs in this process, and release connections."""
+
+
+def stop(back_end: Backend, run_id: str, by: str) -> PipelineRun:
+    """Stop a run and, of a chain, whichever round is under way; 409 when all is over."""
+    run = back_end.run(run_id)
+    if not run.in_rounds:
+        return back_end.cancel(run_id, by)
+    stopped = False
+    # A round that ends just now may have started the next one: looked at again until none is left.
+    while active := [one for one in back_end.chain(run_id) if not one.over]:
+        for one in active:
+            try:
+                back_end.cancel(one.id, by)
+                stopped = True
+            except Problem as problem:
+                if problem.status_code != 409:
+                    raise
+    return back_end.run(run_id) if stopped else back_end.cancel(run_id, by)
 
 
 def state_of(tasks: Sequence[TaskBody], state: RunState) -> RunState:

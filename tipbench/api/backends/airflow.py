@@ -24,9 +24,10 @@ from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.net.address import read_address, without_credentials
 from tipbench.net.clients import ERRORS, json_object, open_client, read_tls, words_of
 from tipbench.net.secret import Secret, hide
+from tipbench.pipeline import WAITS, chain_of
 
 DAG = "bench_collect"
-WAITING_TASK = "await_scores"
+WAITING_TASKS = tuple(sorted(WAITS))
 STARTED, CANCELLED, THROUGH = "started by ", "cancelled by ", " through the tipbench API"
 """What the note of a run tells: Airflow itself knows only its own user, and `failed`."""
 RENEW_BEFORE_S = 60.0
@@ -49,9 +50,10 @@ STATES: Mapping[str | None, TaskState] = {
     "skipped": "skipped",
     "removed": "skipped",
 }
-ORDER = ("plan", "collect", "export_for_judge", "pick_judge", "judge", WAITING_TASK, "compare")
-OWN = frozenset({"judge", "judge_model", "judge_parallel", "judge_rationale", "judge_timeout_hours", "collect_memory"})
-"""Parameters of the DAG that are no keys of the configuration."""
+ORDER = (
+    *("plan", "collect", "export_for_judge", "pick_judge", "export_sample", "judge", "await_scores", "await_sample"),
+    *("compare", "another_round", "next_round"),
+)
 
 
 class AirflowUnreachable(UnreachableError):
@@ -240,8 +242,11 @@ class AirflowBackend:
         if any(run.state == "running" for run in runs):
             path = f"/api/v2/dags/{DAG}/dagRuns/~/taskInstances"
             states = [state for state, word in STATES.items() if word == "running"]
-            waiting = self._get(path, task_id=WAITING_TASK, state=states, limit=PAGE)["task_instances"]
-            ids = {one["dag_run_id"] for one in waiting}
+            ids = {
+                one["dag_run_id"]
+                for task in WAITING_TASKS
+                for one in self._get(path, task_id=task, state=states, limit=PAGE)["task_instances"]
+            }
             runs = [replace(run, state="waiting") if run.state == "running" and run.id in ids else run for run in runs]
         return runs
 
@@ -263,6 +268,13 @@ class AirflowBackend:
         ]
         reason = run.reason or ("; ".join(failed) if run.state == "failed" and failed else None)
         return replace(run, tasks=tuple(tasks), state=state_of(tasks, run.state), reason=reason)
+
+    def chain(self, run_id: str) -> list[PipelineRun]:
+        first, _ = chain_of(run_id)
+        # An Airflow that does not know the pattern gives the latest runs, among which a chain's are.
+        page = self._get(f"/api/v2/dags/{DAG}/dagRuns", limit=PAGE, order_by="-run_after", run_id_pattern=f"{first}%")
+        found = [run for run in self._seen(page["dag_runs"]) if chain_of(run.id)[0] == first]
+        return sorted(found, key=lambda run: chain_of(run.id)[1])
 
     def cancel(self, run_id: str, by: str) -> PipelineRun:
         run = self.run(run_id)
@@ -306,7 +318,7 @@ class AirflowBackend:
     def _task(self, run: PipelineRun, raw: Mapping[str, Any], models: tuple[str, ...]) -> TaskBody:
         task, index, raw_state = raw["task_id"], raw["map_index"], raw["state"]
         state = STATES.get(raw_state, "pending")
-        if task == WAITING_TASK and state == "running":
+        if task in WAITS and state == "running":
             state = "waiting"
         mapped = index >= 0
         label = models[index] if mapped and index < len(models) else raw.get("rendered_map_index") or task
@@ -358,14 +370,16 @@ def _notes(note: str) -> Iterator[tuple[str, str]]:
                 yield verb, part[len(verb) : -len(THROUGH)]
 
 
+HIDDEN = frozenset(name for name, spec in KEYS.items() if spec.metadata.get("hidden"))
 ADDRESSES = frozenset(name for name, spec in KEYS.items() if "address" in spec.metadata)
 
 
 def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys as they may be seen: an address that somebody gave Airflow with a password in it is shown without."""
+    """Keys as they may be seen: an address that somebody gave Airflow with a password in it is shown without, a secret not at all."""
     return {
         name: without_credentials(value) if name in ADDRESSES and isinstance(value, str) else value
         for name, value in values.items()
+        if name not in HIDDEN
     }
 
 

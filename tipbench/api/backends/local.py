@@ -13,11 +13,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -29,7 +29,7 @@ from tipbench.errors import BusyError, InputError, TipbenchError
 from tipbench.files import explained, lock, writable, write_whole
 from tipbench.net.address import revealed
 from tipbench.outcome import VARIABLE
-from tipbench.pipeline import Step, arguments, goes_on, steps
+from tipbench.pipeline import WAITS, Step, arguments, chain_of, goes_on, round_id, steps
 
 POLL_S = 2.0
 STOP_S = 20.0
@@ -79,20 +79,30 @@ class _Failed(Exception):
     """A stage failed; the message says why."""
 
 
+class Asked(Protocol):
+    """What the store's tags say, as the DAG's own tasks read them. Raises TipbenchError while the store is away."""
+
+    def waits(self, step: Step, config: Mapping[str, Any]) -> bool:
+        """Does a run of this configuration wait on, in a step that waits for people or agents?"""
+
+    def next(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What an experiment in rounds needs next: `action` (collect, judge, stop), `looks_taken` and `reason`."""
+
+
 class LocalBackend:
     """Runs in threads of this process, each of which walks through one run's stages."""
 
     name: Literal["airflow", "local"] = "local"
 
-    def __init__(self, folder: Path, config: Config, store_url: str, pending: Callable[[str], bool]) -> None:
-        """`pending` tells whether tips of an experiment wait for a person or an agent; it may raise TipbenchError while the store is away.
+    def __init__(self, folder: Path, config: Config, store_url: str, asked: Asked) -> None:
+        """`asked` answers what the DAG's own tasks would ask MLflow; it may raise TipbenchError while the store is away.
 
         Raises InputError when another process has the folder.
         """
         self._folder = folder
         self._config = config
         self._store_url = store_url
-        self._pending = pending
+        self._asked = asked
         self._lock = threading.RLock()
         self._stops: dict[str, threading.Event] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -135,20 +145,24 @@ class LocalBackend:
                     409,
                     f"This machine does one collection at a time, and {active.id} is under way; wait, or cancel it.",
                 )
-            full = {**self.defaults(), **config}
-            record = _Record(
-                id=run_id,
-                config=full,
-                started_by=started_by,
-                queued_at=datetime.now(UTC),
-                tasks=[
-                    TaskBody(task=name, label=name, state="pending", raw_state=None) for name in steps(full["judge"])
-                ],
-            )
-            self._records[run_id] = record
-            self._save(record)
+            record = self._new(run_id, {**self.defaults(), **config}, started_by)
             self._begin(record)
             return record.as_run(), True
+
+    def _new(self, run_id: str, config: dict[str, Any], started_by: str) -> _Record:
+        record = _Record(
+            id=run_id,
+            config=config,
+            started_by=started_by,
+            queued_at=datetime.now(UTC),
+            tasks=[
+                TaskBody(task=name, label=name, state="pending", raw_state=None)
+                for name in steps(config["judge"], config["sample"])
+            ],
+        )
+        self._records[run_id] = record
+        self._save(record)
+        return record
 
     def runs(self, experiment: str, limit: int, offset: int) -> tuple[list[PipelineRun], int]:
         with self._lock:
@@ -159,6 +173,12 @@ class LocalBackend:
     def run(self, run_id: str) -> PipelineRun:
         with self._lock:
             return self._record(run_id).as_run()
+
+    def chain(self, run_id: str) -> list[PipelineRun]:
+        first, _ = chain_of(run_id)
+        with self._lock:
+            found = [r.as_run() for r in self._records.values() if chain_of(r.id)[0] == first]
+        return sorted(found, key=lambda run: chain_of(run.id)[1])
 
     def cancel(self, run_id: str, by: str) -> PipelineRun:
         with self._lock:
@@ -223,11 +243,13 @@ class LocalBackend:
         record.started_at = record.started_at or datetime.now(UTC)
         reason: str | None = None
         state: RunState = "success"
+        following: _Record | None = None
         try:
             for task in [t.task for t in record.tasks if t.state in ("pending", "waiting")]:
-                self._mark(record, task, "waiting" if task == "await_scores" else "running")
+                self._mark(record, task, "waiting" if task in WAITS else "running")
                 partly = self._stage(record, task)
                 self._mark(record, task, "failed" if partly else "success", partly)
+            following = self._next_round(record)
         except _Stopped:
             if self._closing and _waits(record):
                 return  # It goes on waiting after the restart.
@@ -242,11 +264,26 @@ class LocalBackend:
                     self._mark(record, task_body.task, "failed", reason)
             record.state, record.reason, record.ended_at = state, reason, datetime.now(UTC)
             self._save(record)
+            if following is not None:
+                self._begin(following)
+
+    def _next_round(self, record: _Record) -> _Record | None:
+        """With until = sure: the run of the next round, which is not begun yet; None when the race is over. Twice asked is once done."""
+        if record.config.get("until") != "sure":
+            return None
+        said = self._asked.next(record.config)
+        if said["action"] == "judge":
+            raise _Failed(f"{said['reason']}: not all tips of this round are scored. Score them and start it again.")
+        following = round_id(record.id, int(said["looks_taken"]) + 1)
+        with self._lock:
+            if said["action"] == "stop" or following in self._records or self._stops[record.id].is_set():
+                return None
+            return self._new(following, dict(record.config), record.started_by)
 
     def _stage(self, record: _Record, task: str) -> str | None:
         """Do one stage; what failed of it while the rest can go on, as in the DAG."""
-        if task == "await_scores":
-            self._await_scores(record)
+        if task in WAITS:
+            self._await(record, Step(task))
             return None
         folder = self._folder / record.id
         folder.mkdir(exist_ok=True)
@@ -258,18 +295,19 @@ class LocalBackend:
             raise _Failed(_why(outcome, code, folder / f"{task}.log"))
         return None
 
-    def _await_scores(self, record: _Record) -> None:
-        began = next(t.started_at for t in record.tasks if t.task == "await_scores") or datetime.now(UTC)
+    def _await(self, record: _Record, step: Step) -> None:
+        began = next(t.started_at for t in record.tasks if t.task == step) or datetime.now(UTC)
         hours = float(record.config["judge_timeout_hours"])
         while True:
             try:
-                if not self._pending(record.config["experiment"]):
+                if not self._asked.waits(step, record.config):
                     return
             except TipbenchError:
                 pass  # The store is away; it is asked again.
             if (datetime.now(UTC) - began).total_seconds() > hours * 3600:
+                what = "everything" if step == Step.AWAIT else "the whole sample"
                 raise _Failed(
-                    f"No judge had scored everything within {hours:g} hours (judge_timeout_hours). Score the rest, then start "
+                    f"No judge had scored {what} within {hours:g} hours (judge_timeout_hours). Score the rest, then start "
                     "the same collection again: it collects nothing twice."
                 )
             if self._stops[record.id].wait(POLL_S):
@@ -293,6 +331,10 @@ class LocalBackend:
         env |= {"TIPBENCH_CONFIG": str(folder / "config.json"), "TIPBENCH_RUN": record.id, VARIABLE: str(result)}
         # What an LLM judge is asked with is no key of the stages that ask it; in arguments, everybody could read it.
         env["TIPBENCH_OLLAMA_URL"] = str(keys["ollama_url"])
+        env |= {
+            f"{ENV_PREFIX}{name.upper()}": str(record.config.get(name, ""))
+            for name in ("judge_parallel", "judge_rationale")
+        }
         with (folder / f"{task}.log").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-m", "tipbench", *arguments],
@@ -349,7 +391,7 @@ class LocalBackend:
 
 
 def _waits(record: _Record) -> bool:
-    return any(t.task == "await_scores" and t.state == "waiting" for t in record.tasks)
+    return any(t.task in WAITS and t.state == "waiting" for t in record.tasks)
 
 
 def _write_private(path: Path, text: str) -> None:

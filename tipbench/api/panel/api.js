@@ -43,9 +43,10 @@ export const api = {
 
   status: (experiment, asked, signal) => get(`bench/status/${part(experiment)}`, { for: asked }, signal),
   leaderboard: (experiment, query, signal) => get(`bench/leaderboard/${part(experiment)}`, query, signal),
-  download: (experiment, format) => `api/bench/leaderboard/${part(experiment)}?format=${format}&download=true`,
-  plot: (experiment, name, { narrow = false, signal }) =>
-    request("GET", `bench/leaderboard/${part(experiment)}/${name}.svg${narrow ? "?narrow=true" : ""}`, {
+  download: (experiment, format, reference = []) =>
+    `api/bench/leaderboard/${part(experiment)}?${search({ format, download: true, reference })}`,
+  plot: (experiment, name, { narrow = null, reference = [], signal }) =>
+    request("GET", `bench/leaderboard/${part(experiment)}/${name}.svg?${search({ narrow, reference })}`, {
       signal,
       as: "text",
     }),
@@ -60,6 +61,8 @@ export const api = {
   table: (experiment) => `api/bench/tables/${part(experiment)}/scores?format=csv`,
 
   judging: (experiment, query, signal) => get(`bench/judging/${part(experiment)}/next`, query, signal),
+  sample: (experiment, signal) => get(`bench/judging/${part(experiment)}/sample`, {}, signal),
+  drawSample: (experiment, body) => request("POST", `bench/judging/${part(experiment)}/sample`, { body }),
   exchangeFile: (experiment, judge) =>
     `api/bench/judging/${part(experiment)}/export${judge ? `?judge=${part(judge)}` : ""}`,
   apply: (experiment, text) => request("POST", `bench/judging/${part(experiment)}/apply`, { text }),
@@ -70,10 +73,15 @@ function part(text) {
   return encodeURIComponent(text);
 }
 
+/** What is known of a query; a list stands there once for each of its values. */
+function search(query) {
+  const known = Object.entries(query).flatMap(([name, value]) => [value].flat().map((one) => [name, one]));
+  return new URLSearchParams(known.filter(([, value]) => value !== null && value !== undefined && value !== ""));
+}
+
 function get(path, query, signal) {
-  const known = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  const search = new URLSearchParams(known);
-  return request("GET", search.size ? `${path}?${search}` : path, { signal });
+  const asked = search(query);
+  return request("GET", asked.size ? `${path}?${asked}` : path, { signal });
 }
 
 async function session(method, body) {

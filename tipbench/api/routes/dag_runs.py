@@ -9,6 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
+from tipbench.api.backends import stop
 from tipbench.api.checking import checked
 from tipbench.api.models import DagRun, DagRunDetail, DagRuns, RunRequest, RunStarted
 from tipbench.api.problems import documented, invalid
@@ -72,5 +73,5 @@ async def dag_run(run_id: RunId, api: Api) -> DagRunDetail:
 
 @router.post("/dag-runs/{run_id}/cancel", status_code=202, responses=documented(401, 403, 404, 409, 422, 502, 503))
 async def cancel(run_id: RunId, identity: Caller, api: Api) -> DagRunDetail:
-    """Stop a run. What it has collected is kept; the same configuration goes on where it stopped."""
-    return await detail(api, await api.in_back_end(api.back_end.cancel, run_id, identity.actor))
+    """Stop a run, and with it its chain. What it has collected is kept; the same configuration goes on where it stopped."""
+    return await detail(api, await api.in_back_end(stop, api.back_end, run_id, identity.actor))

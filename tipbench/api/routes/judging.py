@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from tipbench.api import handout
+from tipbench.api import handout, racing
 from tipbench.api.models import (
     JUDGE_NAME,
     Applied,
@@ -22,15 +22,20 @@ from tipbench.api.models import (
     JudgingProgress,
     JudgingSaved,
     JudgingScore,
+    SampleBody,
+    SampleRequest,
+    SampleState,
 )
 from tipbench.api.problems import Problem, documented, invalid
 from tipbench.api.routes.common import Api, Experiment, JudgeName
 from tipbench.api.service import Known, Service
 from tipbench.api.web import note
 from tipbench.catalog import Rubric
-from tipbench.counting.judged import Asked
+from tipbench.counting.judged import MANUAL, Asked, Judges
+from tipbench.counting.sample import Sample, requests
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric
 from tipbench.judging.validate import exchange_bytes, inspect
+from tipbench.pipeline import SMALLEST_SAMPLE
 from tipbench.stages import apply as apply_stage
 from tipbench.stages import export as export_stage
 from tipbench.store.records import CellRecord
@@ -142,8 +147,8 @@ async def next_items(
     api: Api,
     judge: JudgeName,
     scope: Annotated[
-        Literal["pending", "all"],
-        Query(description="what nobody has scored, or also what only others have (a second opinion)"),
+        handout.Scope,
+        Query(description="what nobody has scored, also what only others have (a second opinion), or the sample"),
     ] = "pending",
     limit: Annotated[int, Query(ge=1, le=50)] = 1,
 ) -> JudgingNext:
@@ -151,15 +156,18 @@ async def next_items(
     experiment_id, rubric = await api.experiment_id(experiment), api.rubric()
     known = await api.known(experiment_id, judging=True)
     key = await _key(api, experiment, experiment_id, rubric, known, judge)
-    entries = await api.in_store(handout.entries, key, known.cells, rubric.hash, judge)
+    race = await api.race(experiment_id, rubric)
+    blocks = racing.blocks_of(known.census, race) if race.orders else None
+    drawn = await _drawn(api, experiment_id, known, rubric) if scope == "sample" else frozenset()
+    entries = await api.in_store(handout.entries, key, known.cells, rubric.hash, judge, blocks, drawn)
     open_entries = handout.still_open(entries, scope)
     shown: handout.Shown = request.app.state.shown
     chosen = handout.in_turn(open_entries, judge, shown)[:limit]
     for entry in chosen:
         shown.show(judge, (entry.run_id, entry.index))
     criteria = [c.id for c in rubric.criteria]
-    counts = await api.in_store(handout.counts, entries, known.cells, rubric.hash, judge, scope)
-    done = [e for e in entries if e.own is not None]
+    counts = await api.in_store(handout.counts, entries, known.cells, rubric.hash, judge, scope, drawn)
+    done = [e for e in entries if e.own is not None and (e.drawn or scope != "sample")]
     return JudgingNext(
         experiment=experiment,
         judge=judge,
@@ -172,10 +180,62 @@ async def next_items(
             others=counts.total - counts.done - counts.left,
             pending=counts.pending,
         ),
+        race=await api.race_state(experiment_id, rubric, known) if race.orders else None,
         instructions=rubric.instructions,
         rubric=_exchange_rubric(rubric),
         rubric_hash=rubric.hash,
     )
+
+
+async def _drawn(api: Service, experiment_id: str, known: Known, rubric: Rubric) -> frozenset[tuple[str, int]]:
+    """(run id, index) of the candidates of the sample that people were asked for. Raises 409 when they were asked for none."""
+    wanted = await _wanted(api, experiment_id, rubric)
+    if wanted is None:
+        raise Problem(409, "People were not asked for a sample of this experiment; draw one first (POST …/sample).")
+    return frozenset((e.run_id, i) for e in known.census.counted for i in wanted.indices(e))
+
+
+async def _wanted(api: Service, experiment_id: str, rubric: Rubric) -> Sample | None:
+    tags = await api.in_store(api.store.experiment_tags, experiment_id)
+    asked = [one for one in requests(tags) if one.rubric_hash == rubric.hash and one.who == MANUAL]
+    return asked[0].sample if asked else None
+
+
+@router.get("/{experiment}/sample", responses=documented(401, 404, 422, 502, 503))
+async def sample(experiment: Experiment, api: Api) -> SampleState:
+    """The sample that people were asked for, who has scored how much of it, and from how many scenarios one can be drawn."""
+    experiment_id, rubric = await api.experiment_id(experiment), api.rubric()
+    known = await api.known(experiment_id, judging=True)
+    return _sample_state(known, rubric, await _wanted(api, experiment_id, rubric))
+
+
+@router.post("/{experiment}/sample", responses=documented(401, 403, 404, 413, 422, 502, 503))
+async def draw_sample(experiment: Experiment, body: SampleRequest, request: Request, api: Api) -> SampleState:
+    """Ask people for a sample: scenarios and tips drawn at random, of all cells, kept with the experiment. A larger one holds a smaller."""
+    experiment_id, rubric = await api.experiment_id(experiment), api.rubric()
+    known = await api.known(experiment_id)
+    drawn = await api.in_store(
+        export_stage.request,
+        api.store,
+        experiment_id,
+        known.census,
+        rubric.hash,
+        Asked(MANUAL),
+        body.scenarios,
+        body.tips,
+        body.seed,
+    )
+    note(request, scenarios=body.scenarios, tips=body.tips)
+    return _sample_state(known, rubric, drawn)
+
+
+def _sample_state(known: Known, rubric: Rubric, wanted: Sample | None) -> SampleState:
+    census, body = known.census, None
+    if wanted is not None:
+        n_tips, left = wanted.left(census.counted, Judges((e.cell for e in census.counted), rubric.hash))
+        body = SampleBody(scenarios=len(wanted.scenarios), tips=wanted.tips, seed=wanted.seed, n_tips=n_tips, left=left)
+    columns = {e.column for e in census.counted}
+    return SampleState(n_scenarios=len(columns), least=SMALLEST_SAMPLE, sample=body)
 
 
 async def _key(

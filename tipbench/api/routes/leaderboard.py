@@ -147,14 +147,15 @@ def _validators(board: Board, kind: str) -> dict[str, str]:
 )
 async def plot(
     experiment: Experiment,
-    plot: Literal["forest", "tradeoff"],
+    plot: Literal["forest", "tradeoff", "race"],
     request: Request,
     api: Api,
     judges: Judges = None,
+    reference: References = None,
     narrow: Annotated[bool, Query(description="tradeoff: its two parts one above the other")] = False,
 ) -> Response:
     """The leaderboard's figures as SVG that follows the colour of the page it is put into."""
-    board = await api.board(experiment, judges or ())
+    board = await api.board(experiment, judges or (), references=reference or ())
     kind = "tradeoff-narrow" if narrow and plot == "tradeoff" else plot
     headers = _validators(board, kind)
     if headers["ETag"] in request.headers.get("If-None-Match", ""):

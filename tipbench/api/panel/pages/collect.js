@@ -4,16 +4,11 @@ import { ApiError, api } from "../api.js";
 import { announce, attribute, fill, h } from "../dom.js";
 import { count } from "../format.js";
 import { crumb, field, head, notice, words } from "../parts.js";
-import { AFFECT_MODELS, CollectionForm, MAIN_KEYS, Turns } from "../state/form.js";
+import { AFFECT_MODELS, CollectionForm, PLACED_KEYS, Turns } from "../state/form.js";
+import { judgeSection } from "./collect-judge.js";
 import { consequences, control, groupError, modelChoice, promptChoice, sentence, summary } from "./collect-parts.js";
 
 const WAIT_MS = 350;
-const JUDGES = {
-  manual: ["People or agents", "You score in this panel, or an agent does over the API. The run waits."],
-  llm: ["A language model", "Another model scores every tip against the rubric."],
-  baseline: ["Baseline", "Counts words: shows that the pipeline works, not which tips are good."],
-  skip: ["Nobody yet", "Collect only; judge whenever you like."],
-};
 const LABELS = {
   max_model_b: "Largest model, in billions",
   ollama_url: "Ollama address",
@@ -25,6 +20,10 @@ const LABELS = {
   keep_alive: "Keep a model loaded",
   memory_limit: "Memory limit",
   pull: "Pull missing models",
+  until: "Go on until",
+  block: "Scenarios a round",
+  margin: "Points that do not matter",
+  cells: "Only these cells",
 };
 
 export async function collectPage({ query, signal, go }) {
@@ -201,35 +200,13 @@ class CollectView {
   }
 
   judge() {
-    const modes = this.form.schema.judge.enum;
-    const model = this.input("judge_model", "Judge’s model");
-    const timeout = this.input("judge_timeout_hours", "Wait at most, in hours", { step: "any" });
-    this.judgeDetails = { manual: timeout, llm: model };
-    const set = h(
-      "fieldset",
-      { class: "card", "aria-describedby": "judge-error" },
-      h("legend", null, "Who judges?"),
-      h(
-        "div",
-        { class: "choices grid" },
-        modes.map((mode) =>
-          choice(
-            { type: "radio", name: "judge", value: mode, checked: this.form.values.judge === mode },
-            JUDGES[mode]?.[0] ?? mode,
-            "",
-            JUDGES[mode]?.[1],
-          ),
-        ),
-      ),
-      h("div", { class: "push-top" }, model, timeout),
-    );
-    this.fields.judge = groupError(set, "judge");
-    this.showJudge();
-    return set;
+    this.judged = judgeSection(this.form, (name, label, more) => this.input(name, label, more));
+    this.fields.judge = groupError(this.judged.element, "judge");
+    return this.judged.element;
   }
 
   advanced() {
-    const names = Object.keys(this.form.schema).filter((name) => !MAIN_KEYS.has(name));
+    const names = Object.keys(this.form.schema).filter((name) => !PLACED_KEYS.has(name));
     const changed = names.some((name) => this.form.values[name] !== this.form.defaults[name]);
     this.more = h(
       "details",
@@ -300,7 +277,7 @@ class CollectView {
     this.touched.add(name);
     if (name === "models" || name === "prompts") this.form.choose(name, value, checked);
     else this.form.put(name, value);
-    if (name === "judge") this.showJudge();
+    if (name === "judge" || name === "sample") this.judged.show();
     if (AFFECT_MODELS.has(name)) {
       clearTimeout(this.modelTimer);
       this.modelTimer = setTimeout(() => this.loadModels(), WAIT_MS);
@@ -308,10 +285,6 @@ class CollectView {
     this.drawConsequences();
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.estimate(), WAIT_MS);
-  }
-
-  showJudge() {
-    for (const [name, element] of Object.entries(this.judgeDetails)) element.hidden = name !== this.form.values.judge;
   }
 
   // -- estimate and start ------------------------------------------------------------------------

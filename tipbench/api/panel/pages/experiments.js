@@ -8,6 +8,13 @@ import { empty, head, meter, notice, runPill, words } from "../parts.js";
 
 const REFRESH_MS = 10_000;
 const SHOWN_RUNS = 8;
+const ASKED_RUNS = 40; // a chain of rounds is shown as one
+
+/** The newest run of each chain. */
+function chains(runs) {
+  const seen = new Set();
+  return runs.filter((run) => !seen.has(run.chain) && seen.add(run.chain)).slice(0, SHOWN_RUNS);
+}
 
 export async function experimentsPage({ signal }) {
   const content = h("div", { class: "stack" });
@@ -30,7 +37,7 @@ export async function experimentsPage({ signal }) {
   async function refresh() {
     const [experiments, runs, ready] = await Promise.all([
       api.experiments(signal),
-      api.dagRuns({ limit: SHOWN_RUNS }, signal),
+      api.dagRuns({ limit: ASKED_RUNS }, signal).then(chains),
       api.ready(signal),
     ]);
     const now = JSON.stringify([experiments, runs, ready]);
@@ -167,7 +174,7 @@ function run(one) {
       h(
         "p",
         { class: "soft small" },
-        [one.started_by && `by ${one.started_by}`, one.config.models && split(one.config.models).join(", ")]
+        [one.round > 1 && `round ${one.round}`, one.started_by && `by ${one.started_by}`, one.config.models && split(one.config.models).join(", ")]
           .filter(Boolean)
           .join(" · "),
       ),

@@ -3,98 +3,46 @@
 import { api } from "../api.js";
 import { announce, attribute, fill, h } from "../dom.js";
 import { count } from "../format.js";
-import { crumb, empty, field, head, meter, notice, tabs, tell, words } from "../parts.js";
+import { crumb, head, meter, notice, tabs, tell, words } from "../parts.js";
 import { BATCH, Digits, Drafts, Queue } from "../state/queue.js";
+import { finished } from "./judge-end.js";
 import { judgeFile } from "./judge-file.js";
+import { introduction, memory, searchOf } from "./judge-start.js";
+import { raceLine } from "./rounds.js";
+import { sampleOffer } from "./sample.js";
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}$/;
 const LONGEST_RATIONALE = 2000;
+const SCOPES = ["pending", "all", "sample"];
 
 export async function judgePage({ parts: [experiment], query, signal, session, go }) {
-  const scope = query.get("scope") === "all" ? "all" : "pending";
+  const scope = SCOPES.includes(query.get("scope")) ? query.get("scope") : "pending";
   const name = query.has("rename") ? null : memory.getItem("tipbench.judge");
   const title = `Judge ${experiment}`;
+  const offer = await api.sample(experiment, signal);
+  if (scope === "sample" && !offer.sample) return { title, content: sampleFirst(experiment, name, offer, go) };
   if (!name) {
     const { rubric } = await api.rubric(signal);
-    return { title, content: introduction(experiment, scope, rubric, session, go) };
+    return { title, content: introduction(experiment, scope, rubric, offer, { session, go }) };
   }
   const first = await api.judging(experiment, { judge: name, scope, limit: BATCH }, signal);
-  return { title, content: new Sheet(experiment, name, scope, first, signal).content };
+  return { title, content: new Sheet(experiment, name, scope, first, offer, { signal, go }).content };
 }
 
-/** The browser's storage; where that is blocked, nothing is remembered, and scores are still saved by the API. */
-const memory = {
-  getItem(key) {
-    try {
-      return localStorage.getItem(key);
-    } catch {
-      return null;
-    }
-  },
-  setItem(key, text) {
-    try {
-      localStorage.setItem(key, text);
-    } catch {
-      // Half-scored tips are not kept.
-    }
-  },
-  removeItem(key) {
-    try {
-      localStorage.removeItem(key);
-    } catch {
-      // There is nothing to remove.
-    }
-  },
-};
-
-function introduction(experiment, scope, { scale_min: low, scale_max: high }, session, go) {
-  const input = h("input", {
-    type: "text",
-    name: "judge",
-    id: "judge-name",
-    value: memory.getItem("tipbench.judge") ?? session.user ?? "",
-    autocomplete: "nickname",
-    spellcheck: "false",
-    "data-first": true,
-  });
-  const named = field(input, "Your name as judge", {
-    hint: "Your scores are filed under it. Letters, digits and . _ : / @ + - only.",
-  });
-  function submit(event) {
-    event.preventDefault();
-    const name = input.value.trim();
-    if (!NAME.test(name)) {
-      named.say(name ? "A name begins with a letter or digit, and has no blanks." : "Enter a name.");
-      return void input.focus();
-    }
-    memory.setItem("tipbench.judge", name);
-    return go(`judge/${encodeURIComponent(experiment)}${scope === "all" ? "?scope=all" : ""}`, { replace: true });
-  }
+/** The page of a sample that has not been drawn yet. */
+function sampleFirst(experiment, name, offer, go) {
   return h(
     "div",
     null,
     head(experiment, { crumbs: crumb("Judge") }),
     tabs(experiment, "judge"),
-    h(
-      "form",
-      { class: "card stack narrow", novalidate: true, on: { submit } },
-      h("h2", null, "Before you start"),
-      h(
-        "p",
-        { class: "soft" },
-        `You will see one tip at a time, without knowing who wrote it. Score each criterion from ${low} to ${high} against its anchors. Every finished tip is saved at once; stop and come back whenever you like.`,
-      ),
-      named,
-      h("div", null, h("button", { class: "button primary", type: "submit" }, "Start judging")),
-    ),
-    judgeFile(experiment),
+    h("div", { class: "narrow" }, sampleOffer(experiment, name, offer, { scope: "sample", go })),
   );
 }
 
 /** The page around a queue: draws what the queue tells of, and hands it what the judge does. */
 class Sheet {
-  constructor(experiment, judge, scope, first, signal) {
-    Object.assign(this, { experiment, judge, scope });
+  constructor(experiment, judge, scope, first, offer, { signal, go }) {
+    Object.assign(this, { experiment, judge, scope, offer, go });
     this.instructions = first.instructions;
     this.rubric = first.rubric;
     this.queue = new Queue({
@@ -117,6 +65,7 @@ class Sheet {
     this.state = h("span", { class: "soft small", role: "status" });
     this.bar = meter("Judged");
     this.figure = h("span", { class: "soft small num" });
+    this.decision = h("div", { role: "status" });
     this.trouble = h("div", { "aria-live": "polite" });
     this.stage = h("div");
     this.content = this.frame();
@@ -128,7 +77,7 @@ class Sheet {
 
   frame() {
     const { experiment, judge, scope } = this;
-    const rename = `#/judge/${encodeURIComponent(experiment)}?rename${scope === "all" ? "&scope=all" : ""}`;
+    const rename = `#/judge/${encodeURIComponent(experiment)}${searchOf(scope, "rename")}`;
     return h(
       "div",
       null,
@@ -146,8 +95,10 @@ class Sheet {
         "div",
         { class: "stack" },
         h("div", { class: "stack tight" }, h("div", { class: "row between" }, this.figure, this.state), this.bar),
+        this.decision,
         this.trouble,
         this.stage,
+        scope !== "sample" && sampleOffer(experiment, judge, this.offer, { scope, go: this.go }),
         judgeFile(experiment, judge),
       ),
     );
@@ -222,7 +173,7 @@ class Sheet {
     this.reason = null;
     if (!item) {
       const { looking } = this.queue;
-      return void fill(this.stage, looking ? h("p", { class: "loading" }, "Looking for more…") : this.finished());
+      return void fill(this.stage, looking ? h("p", { class: "loading" }, "Looking for more…") : finished(this.queue, this));
     }
     this.panel = h("div");
     fill(
@@ -349,9 +300,13 @@ class Sheet {
     this.bar.update(total ? done / total : 1, 0);
     fill(
       this.figure,
-      total ? `${done} of ${count(total, "tip")} scored by you` : "Nothing is left to score",
+      total ? `${done} of ${count(total, "tip")}${this.scope === "sample" ? " of the sample" : ""} scored by you` : "Nothing is left to score",
       others > 0 && ` · ${others} by others`,
     );
+    // Written only when it changes: a screen reader would say it again with every score.
+    const said = JSON.stringify(this.queue.race);
+    if (said !== this.saidOfRace) fill(this.decision, raceLine(this.queue.race));
+    this.saidOfRace = said;
     fill(this.state, waiting ? "Saving…" : items.some((one) => one.saved) ? "Saved" : "");
     attribute(this.state, "data-waiting", waiting);
   }
@@ -367,38 +322,6 @@ class Sheet {
         words(error).join(". "),
         passing ? " Go on judging: what you score is kept in this browser and sent when the API is back." : "",
       ),
-    );
-  }
-
-  finished() {
-    const encoded = encodeURIComponent(this.experiment);
-    const { pending, done, total } = this.queue.progress;
-    const ranking = h("a", { class: "button primary", href: `#/leaderboard/${encoded}` }, "See the leaderboard");
-    const second =
-      this.scope === "pending" &&
-      h("a", { class: "button", href: `#/judge/${encoded}?scope=all` }, "Give a second opinion on the others’ tips");
-    const back =
-      this.queue.items.length > 0 &&
-      h("button", { class: "button", type: "button", on: { click: () => this.queue.move(-1) } }, "Look back");
-    if (pending > 0)
-      return empty(
-        "clock",
-        "Nothing is left for you",
-        h("p", null, `${count(pending, "tip")} still ${pending === 1 ? "has" : "have"} no score.`),
-        h("div", { class: "row" }, ranking, back),
-      );
-    if (!total && !done)
-      return empty(
-        "list",
-        "There is nothing to judge",
-        h("p", null, "Run a collection first; its tips then wait here."),
-        h("a", { class: "button primary", href: `#/collect?experiment=${encoded}` }, "Run collection"),
-      );
-    return empty(
-      "check",
-      "Every tip has a score",
-      h("p", null, "Thank you. A run that waits for these scores goes on by itself."),
-      h("div", { class: "row" }, ranking, second, back),
     );
   }
 }

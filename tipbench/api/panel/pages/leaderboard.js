@@ -1,20 +1,25 @@
 // The ranking of one experiment: who leads, how sure that is, what it costs, and whether the judges can be trusted.
 
-import { api } from "../api.js";
+import { ApiError, api } from "../api.js";
 import { attribute, drawing, fill, h } from "../dom.js";
 import { dateTime } from "../format.js";
-import { crumb, empty, head, notice, tabs } from "../parts.js";
+import { crumb, empty, head, notice, tabs, words } from "../parts.js";
 import { criteria, judges } from "./judges.js";
 import { rankingTable } from "./ranking.js";
+import { references } from "./references.js";
+import { raceCard } from "./rounds.js";
 
 const NARROW = "(max-width: 46rem)"; // where style/screens.css begins
 
-export async function leaderboardPage({ parts: [experiment], query, signal }) {
+export async function leaderboardPage({ parts: [experiment], query, signal, go }) {
   const versions = query.get("versions") === "all" ? "all" : "current";
-  const [board, agreement] = await Promise.all([
-    api.leaderboard(experiment, versions === "all" ? { versions } : {}, signal),
+  const asked = [...new Set(query.getAll("reference"))];
+  const wanted = versions === "all" ? { versions } : {};
+  const [{ board, refused }, agreement] = await Promise.all([
+    boardFor(experiment, wanted, asked, signal),
     api.agreement(experiment, signal),
   ]);
+  const reference = refused ? [] : asked;
   const judged = board.cells.filter((cell) => cell.composite !== null);
   const content = h("div", { class: "stack" });
   fill(
@@ -22,12 +27,24 @@ export async function leaderboardPage({ parts: [experiment], query, signal }) {
     h(
       "div",
       null,
-      head(experiment, { crumbs: crumb("Leaderboard"), actions: judged.length ? downloads(experiment) : null }),
+      head(experiment, { crumbs: crumb("Leaderboard"), actions: judged.length ? downloads(experiment, reference) : null }),
       tabs(experiment, "leaderboard"),
     ),
-    judged.length ? ranking(board, judged, agreement, experiment, versions, signal) : nothingJudged(board, experiment),
+    judged.length
+      ? ranking(board, judged, agreement, { experiment, versions, signal, go, asked, reference, refused })
+      : nothingJudged(board, experiment),
   );
   return { title: `Leaderboard of ${experiment}`, content };
+}
+
+/** The board by these references or, where the API refuses them, without any, and why in its words. */
+async function boardFor(experiment, wanted, reference, signal) {
+  try {
+    return { board: await api.leaderboard(experiment, { ...wanted, reference }, signal), refused: "" };
+  } catch (error) {
+    if (!reference.length || !(error instanceof ApiError) || error.status !== 422) throw error;
+    return { board: await api.leaderboard(experiment, wanted, signal), refused: words(error).join(". ") };
+  }
 }
 
 function nothingJudged(board, experiment) {
@@ -59,11 +76,14 @@ function nothingJudged(board, experiment) {
   ];
 }
 
-function ranking(board, judged, agreement, experiment, versions, signal) {
+function ranking(board, judged, agreement, place) {
+  const { experiment, versions, signal, reference } = place;
   return [
     answer(board, experiment),
+    references(board, agreement, place),
     rankingTable(board, judged, experiment, versions),
-    charts(experiment, signal),
+    board.race && raceCard(board, figureOf(experiment, "race", { signal, reference }, RACE)),
+    charts(experiment, { signal, reference }),
     criteria(board, judged, experiment),
     judges(board, agreement, experiment),
     problems(board),
@@ -91,45 +111,48 @@ function answer(board, experiment) {
   );
 }
 
-/** The API draws it with matplotlib; its place is kept until it is ready, and given up when there is nothing to draw. */
-function charts(experiment, signal) {
-  const figure = h(
-    "figure",
-    { class: "figure awaited", tabindex: 0, role: "group", "aria-labelledby": "tradeoff" },
-    h("p", { class: "loading" }, "Drawing…"),
-  );
-  const section = h(
+const RACE = {
+  label: "Composite of every cell over the looks. The table says who left and why.",
+  caption: "Each cell’s composite with its interval at every look; cells that are out have hollow marks.",
+};
+const TRADEOFF = {
+  label: "Composite against tokens per second and against peak memory. The same figures stand in the ranking table.",
+  caption:
+    "Numbers are ranks. Filled marks are on the front of quality, speed and memory together: choosing another cell would give something up. The dashed line is the front of that panel alone.",
+};
+
+function charts(experiment, query) {
+  const narrow = matchMedia(NARROW).matches || null;
+  const figure = figureOf(experiment, "tradeoff", { ...query, narrow }, { ...TRADEOFF, titled: "tradeoff" });
+  return h(
     "section",
     { class: "card", "aria-labelledby": "tradeoff" },
     h("h2", { id: "tradeoff" }, "Quality against cost"),
     figure,
   );
-  const narrow = matchMedia(NARROW).matches;
-  attribute(figure, "class", `figure awaited${narrow ? " narrow" : ""}`);
-  api.plot(experiment, "tradeoff", { narrow, signal }).then(
+}
+
+/** The API draws it with matplotlib; its place is kept until it is ready, and given up when there is nothing to draw. */
+function figureOf(experiment, name, { narrow = null, ...query }, { label, caption, titled = name }) {
+  const kind = narrow || matchMedia(NARROW).matches ? ` narrow ${name}` : "";
+  const figure = h(
+    "figure",
+    { class: `figure awaited${kind}`, tabindex: 0, role: "group", "aria-labelledby": titled },
+    h("p", { class: "loading" }, "Drawing…"),
+  );
+  const giveUp = () => (name === "race" ? figure : figure.closest("section"))?.remove();
+  api.plot(experiment, name, { narrow, ...query }).then(
     (text) => {
-      if (!text) return void section.remove();
+      if (!text) return void giveUp();
       const svg = drawing(text);
       attribute(svg, "role", "img");
-      attribute(
-        svg,
-        "aria-label",
-        "Composite against tokens per second and against peak memory. The same figures stand in the ranking table.",
-      );
-      fill(
-        figure,
-        svg,
-        h(
-          "figcaption",
-          { class: "figcaption" },
-          "Numbers are ranks. Filled marks are on the front of quality, speed and memory together: choosing another cell would give something up. The dashed line is the front of that panel alone.",
-        ),
-      );
-      attribute(figure, "class", `figure${narrow ? " narrow" : ""}`);
+      attribute(svg, "aria-label", label);
+      fill(figure, svg, h("figcaption", { class: "figcaption" }, caption));
+      attribute(figure, "class", `figure${kind}`);
     },
-    () => section.remove(), // the table says the same
+    giveUp, // the tables say the same
   );
-  return section;
+  return figure;
 }
 
 function problems(board) {
@@ -183,14 +206,14 @@ function method(board) {
   );
 }
 
-function downloads(experiment) {
+function downloads(experiment, reference) {
   const kinds = [
     ["html", "Report"],
     ["csv", "CSV"],
     ["md", "Markdown"],
     ["json", "JSON"],
   ];
-  const links = kinds.map(([kind, label]) => [api.download(experiment, kind), `${experiment}.${kind}`, label]);
+  const links = kinds.map(([kind, label]) => [api.download(experiment, kind, reference), `${experiment}.${kind}`, label]);
   links.push([api.table(experiment), `${experiment}-scores.csv`, "Scores"]);
   return links.map(([href, download, label]) =>
     h("a", { class: "button compact", href, download }, h("span", { class: "hidden" }, "Download "), label),

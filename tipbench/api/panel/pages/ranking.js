@@ -46,7 +46,7 @@ export function rankingTable(board, judged, experiment, versions) {
         group(tied.length > 1 ? "Tied for first: the differences could be chance" : "First", tied, "lead"),
         group("Behind by more than chance", behind, "behind"),
         group("Judged, but not tested against the leader", untested, "untested"),
-        group("Not judged", rest, "rest"),
+        group(rest.some((cell) => cell.unranked) ? "Not ranked" : "Not judged", rest, "rest"),
       ],
       "bleed",
     ),
@@ -81,7 +81,7 @@ function row(cell, board, experiment, kind) {
     ),
     cellHead(cell, experiment),
     h("td", null, h("strong", null, number(cell.composite))),
-    h("td", { class: "left" }, scaleBar(cell, board)),
+    h("td", { class: cell.unranked ? "left words" : "left" }, cell.unranked ? h("span", { class: "soft small" }, cell.unranked) : scaleBar(cell, board)),
     h(
       "td",
       { class: "wide" },

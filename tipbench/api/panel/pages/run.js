@@ -5,16 +5,23 @@ import { follow } from "../state/stream.js";
 import { announce, fill, h } from "../dom.js";
 import { UNKNOWN, count, dateTime, duration } from "../format.js";
 import { confirm, crumb, head, icon, meter, notice, runPill, words } from "../parts.js";
+import { split } from "../state/form.js";
+import { chainCard, underWay } from "./rounds.js";
 
 const TASKS = {
   plan: "Check the configuration",
   collect: "Collect tips",
   export_for_judge: "Prepare the judge’s file",
   pick_judge: "Choose the judge",
+  export_sample: "Draw the sample for people",
   judge: "Judge",
   await_scores: "Wait for scores",
+  await_sample: "Wait for the sample",
   compare: "Rank",
+  another_round: "Is it sure?",
+  next_round: "Start the next round",
 };
+const LOOK_MS = 4000;
 const MARKS = {
   success: ["good", "check"],
   failed: ["bad", "cross"],
@@ -32,7 +39,7 @@ const IN_WORDS = {
   pending: "to come",
 };
 
-export async function runPage({ parts: [id], signal }) {
+export async function runPage({ parts: [id], signal, go }) {
   const first = await api.dagRun(id, signal);
   const content = h("div", { class: "stack" });
   const line = h("div", { role: "status" });
@@ -43,6 +50,9 @@ export async function runPage({ parts: [id], signal }) {
 
   function onState(run) {
     view.now = run;
+    // A chain is followed as one: whoever watched this round goes on with the next.
+    const next = !first.ended_at && run.ended_at && run.chain_runs.find((one) => one.round > run.round);
+    if (next) return void go(`run/${encodeURIComponent(next.id)}`, { replace: true });
     draw(body, run, () => cancel(run, refusal));
     const said = `${run.experiment}: ${IN_WORDS[run.state] ?? run.state}`;
     if (view.said && view.said !== said) announce(said);
@@ -57,9 +67,28 @@ export async function runPage({ parts: [id], signal }) {
 
   onState(first);
   if (!first.ended_at) follow(id, { signal, onState, onProblem });
+  else if (underWay(first)) lookAgain(id, { signal, onState, onProblem });
   const clock = setInterval(() => view.now.ended_at || tick(body, view.now), 1000);
   signal.addEventListener("abort", () => clearInterval(clock));
   return { title: `Run of ${first.experiment}`, content };
+}
+
+/** A round that is over does not change, but its chain does: asked every few seconds while that is under way. */
+function lookAgain(id, { signal, onState, onProblem }) {
+  async function look() {
+    try {
+      const run = await api.dagRun(id, signal);
+      onProblem(null);
+      onState(run);
+      if (!underWay(run)) return;
+    } catch (error) {
+      if (signal.aborted) return;
+      onProblem(error);
+    }
+    timer = setTimeout(look, LOOK_MS);
+  }
+  let timer = setTimeout(look, LOOK_MS);
+  signal.addEventListener("abort", () => clearTimeout(timer));
 }
 
 function elapsed(run) {
@@ -84,7 +113,7 @@ function draw(body, run, onCancel) {
       "div",
       { class: "two aside" },
       h("div", { class: "stack" }, steps(run)),
-      h("div", { class: "stack" }, facts(run)),
+      h("div", { class: "stack" }, chainCard(run), facts(run)),
     ),
   );
   if (focused) document.getElementById(focused)?.focus();
@@ -92,13 +121,15 @@ function draw(body, run, onCancel) {
 
 function top(run, onCancel) {
   const over = Boolean(run.ended_at);
+  const chained = run.chain_runs.length > 1 || run.config.until === "sure";
+  const goesOn = !over || underWay(run);
   const links = [
     ["airflow", run.airflow_url, "Airflow"],
     ["mlflow", run.mlflow_url, "MLflow"],
   ].filter(([, url]) => url);
   return head([run.experiment, " ", runPill(run)], {
     crumbs: crumb("Run"),
-    lead: `Started ${run.started_by ? `by ${run.started_by}, ` : ""}${dateTime(run.started_at ?? run.queued_at)}`,
+    lead: `${chained ? `Round ${run.round}. ` : ""}Started ${run.started_by ? `by ${run.started_by}, ` : ""}${dateTime(run.started_at ?? run.queued_at)}`,
     actions: [
       links.map(([id, url, label]) =>
         h(
@@ -107,11 +138,11 @@ function top(run, onCancel) {
           `Open in ${label}`,
         ),
       ),
-      !over &&
+      goesOn &&
         h(
           "button",
           { class: "button danger compact", id: "cancel", type: "button", on: { click: onCancel } },
-          "Cancel run",
+          chained ? "Cancel the chain" : "Cancel run",
         ),
     ],
   });
@@ -120,9 +151,9 @@ function top(run, onCancel) {
 async function cancel(run, refusal) {
   if (
     !(await confirm(
-      "Cancel this run?",
+      run.config.until === "sure" ? "Cancel this chain of rounds?" : "Cancel this run?",
       "The tips it has collected so far are kept; a new run of the same configuration goes on from there.",
-      "Cancel run",
+      "Cancel",
     ))
   )
     return;
@@ -139,8 +170,9 @@ async function cancel(run, refusal) {
 function nextStep(run) {
   const encoded = encodeURIComponent(run.experiment);
   const judge = (label) => h("a", { class: "button primary", id: "to-judge", href: `#/judge/${encoded}` }, label);
-  const ranking = (kind) =>
-    h("a", { class: `button ${kind}`, id: "to-ranking", href: `#/leaderboard/${encoded}` }, "See the leaderboard");
+  const names = new URLSearchParams(split(run.config.reference).map((name) => ["reference", name]));
+  const board = `#/leaderboard/${encoded}${names.size ? `?${names}` : ""}`;
+  const ranking = (kind) => h("a", { class: `button ${kind}`, id: "to-ranking", href: board }, "See the leaderboard");
   const again = h(
     "a",
     { class: "button", id: "again", href: `#/collect?again=${encodeURIComponent(run.id)}` },
@@ -165,6 +197,22 @@ function nextStep(run) {
       notice("info", "The run was cancelled. What it collected is kept."),
       h("div", { class: "row" }, again, pending > 0 && judge("Judge what is there")),
     );
+  const sampling = run.tasks.some((task) => task.task === "await_sample" && task.state === "waiting");
+  if (run.state === "waiting" && sampling)
+    return h(
+      "div",
+      { class: "stack tight" },
+      notice(
+        "info",
+        h("strong", null, "The sample is ready to be scored. "),
+        `The run goes on when ${split(run.config.reference).join(" and ")} ${split(run.config.reference).length > 1 ? "have" : "has"} scored all of it, each under that name.`,
+      ),
+      h(
+        "div",
+        { class: "row" },
+        h("a", { class: "button primary", id: "to-judge", href: `#/judge/${encoded}?scope=sample` }, "Score the sample"),
+      ),
+    );
   if (run.state === "waiting")
     return h(
       "div",
@@ -175,6 +223,19 @@ function nextStep(run) {
         `The run goes on by itself when every tip has a score${pending ? ` (${count(pending, "cell")} to go)` : ""}.`,
       ),
       h("div", { class: "row" }, judge("Judge the tips")),
+    );
+  const next = underWay(run);
+  if (run.state === "success" && next)
+    return h(
+      "div",
+      { class: "stack tight" },
+      notice("info", h("strong", null, "This round is over, and the answer is not sure yet. "), `The chain goes on with round ${next.round}.`),
+      h(
+        "div",
+        { class: "row" },
+        h("a", { class: "button primary", id: "to-next", href: `#/run/${encodeURIComponent(next.id)}` }, `Go to round ${next.round}`),
+        ranking(""),
+      ),
     );
   if (run.state === "success")
     return h("div", { class: "row" }, ranking("primary"), pending > 0 && judge("Judge the tips"), again);
@@ -282,7 +343,8 @@ function facts(run) {
   const { progress, config } = run;
   const done = progress ? progress.finished + progress.failed : null;
   const share = progress?.planned ? done / progress.planned : 0;
-  const collecting = progress && !run.ended_at && done < progress.planned;
+  const writes = run.tasks.some((task) => task.task === "collect" && (task.state === "running" || task.state === "pending"));
+  const collecting = progress && !run.ended_at && done < progress.planned && writes;
   const rows = [
     ["Judge", run.judge],
     ["Prompts", config.prompts],
@@ -314,7 +376,9 @@ function facts(run) {
               : `About ${duration(progress.eta_s)} left`
             : share >= 1
               ? "All cells are there"
-              : "",
+              : run.race
+                ? "Of the full design; a race may need fewer"
+                : "",
         ),
       ),
     h(

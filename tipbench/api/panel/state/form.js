@@ -12,6 +12,14 @@ export const MAIN_KEYS = new Set([
   "judge_model",
   "judge_timeout_hours",
 ]);
+/** Keys that belong to one way of judging; in another they are not sent. */
+export const JUDGE_KEYS = {
+  manual: ["judge_timeout_hours"],
+  llm: ["judge_model", "judge_parallel", "judge_rationale", "sample", "sample_tips", "reference", "judge_timeout_hours"],
+};
+const OF_SOME_JUDGE = new Set(Object.values(JUDGE_KEYS).flat());
+/** Keys that have a place of their own in the form, so that they do not stand among the further settings. */
+export const PLACED_KEYS = new Set([...MAIN_KEYS, ...OF_SOME_JUDGE]);
 /** Keys that change what the engine has or what a model needs. */
 export const AFFECT_MODELS = new Set(["max_model_b", "num_ctx", "memory_limit", "parallel", "engine", "ollama_url"]);
 const MOST_AT_FIRST = 4;
@@ -131,7 +139,9 @@ export class CollectionForm {
       if (MAIN_KEYS.has(name) || value !== this.defaults[name]) config[name] = value;
     }
     if (!config.judge_model) delete config.judge_model;
-    if (config.judge !== "manual") delete config.judge_timeout_hours;
+    const apply = new Set(JUDGE_KEYS[config.judge] ?? []);
+    for (const name of OF_SOME_JUDGE) if (name !== "judge_model" && !apply.has(name)) delete config[name];
+    if (config.judge === "llm" && !config.sample) delete config.judge_timeout_hours;
     config.models = this.wanted.join(",");
     config.prompts = [...this.prompts].join(",");
     return config;

@@ -51,6 +51,7 @@ export class Queue {
     this.at = this.items.length;
     this.active = 0; // the criterion that a key scores
     this.progress = first.progress;
+    this.race = first.race ?? null; // in rounds: how far the decision is
     this.waiting = 0; // scores on their way to the API
     this.fetching = false;
     this.undoable = [];
@@ -223,6 +224,7 @@ export class Queue {
       const before = this.items.length;
       this.take(next.items);
       this.progress = next.progress;
+      this.race = next.race ?? null;
       if (this.at >= before || !this.item) this.enter();
       else this.changed("state");
     });

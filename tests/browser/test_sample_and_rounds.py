@@ -1,0 +1,184 @@
+"""Score a sample by keyboard and see the board become one's own; a race while one judges; a chain of runs shown as one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from tests.browser.conftest import TOKEN, Panel, Visit, environment, serving
+from tests.integration.api.conftest import fill, opened
+from tipbench.catalog import load_rubric, load_scenarios
+from tipbench.counting.census import take
+from tipbench.rounds import record
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+Shot = Callable[["Page", str], None]
+SAMPLED, RACE = "tip-bench-sampled", "tip-bench-raced"
+SCENARIOS = 8
+
+
+@pytest.fixture(scope="module")
+def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
+    """Two experiments that nobody has to collect: one that an agent has scored whole, and one in rounds."""
+    folder = tmp_path_factory.mktemp("sampled")
+    (folder / "tokens").mkdir()
+    (folder / "tokens" / "browser").write_text(TOKEN)
+    store_url = str(folder / "store")
+    fill(store_url, SAMPLED, models=("one:1b", "two:1b"), n_scenarios=SCENARIOS, n_tips=2)
+    fill(store_url, RACE, models=("good:1b", "bad:1b"), n_scenarios=4, n_tips=1)
+    with opened(store_url) as store:
+        found = store.require_experiment(RACE)
+        rows = take(store.holdings(found)).rows
+        members = [record.Member(row=r.row.id, model=r.model, prompt=r.prompt) for r in rows]
+        names = [s.id for s in load_scenarios()[:4]]
+        record.enter(store, found, load_rubric().hash, scenarios=names, members=members, block=2, seed=0)
+    with serving(folder, environment(folder) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}) as server:
+        client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+        file = client.get(f"/api/bench/judging/{SAMPLED}/export").json()
+        for number, item in enumerate(file["items"]):
+            item["scores"] = {c: 2 + (number * 7 + k) % 4 for k, c in enumerate(item["scores"])}
+        file["judge"] = {"name": "robot", "kind": "agent"}
+        assert client.post(f"/api/bench/judging/{SAMPLED}/apply", json=file).status_code == 200
+        yield server
+
+
+def test_a_person_scores_a_sample_by_keyboard_and_the_board_becomes_theirs(
+    panel: Panel, visit: Visit, shot: Shot
+) -> None:
+    page = visit(f"#/leaderboard/{SAMPLED}", judge="ada")
+    page.get_by_text("That is the opinion of robot.").wait_for()
+    page.get_by_role("link", name="Score a sample").click()
+    page.get_by_label("Scenarios").fill("5")
+    page.keyboard.press("Enter")
+    page.locator(".error", has_text=re.compile("greater than or equal to 6|at least 6")).wait_for()
+    page.get_by_label("Scenarios").fill("6")
+    page.get_by_label("Tips of each cell").fill("1")
+    shot(page, "sample-draw")
+    page.keyboard.press("Enter")
+    page.get_by_text(re.compile(r"0 of \d+ tips of the sample scored by you")).wait_for()
+    shot(page, "sample-judge")
+    done = page.get_by_text("You have scored the sample")
+    number = 0
+    while True:
+        page.locator(".criterion.active").or_(done).first.wait_for()
+        if done.is_visible():
+            break
+        # Now and then another score, or there would be no spread.
+        for score in ("3", "4" if number % 3 else "2", "3" if number % 2 else "4"):
+            page.keyboard.press(score)
+        number += 1
+        page.get_by_text(re.compile(rf"^{number} of \d+ tips of the sample")).wait_for()
+    assert number >= 12
+    page.get_by_role("link", name="See your leaderboard").click()
+    page.get_by_text(re.compile("That is what ada would say")).wait_for()
+    assert page.get_by_label("ada").is_checked()
+    page.get_by_role("heading", name=re.compile(r"robot: [+−]\d\.\d\d points")).wait_for()
+    beyond = page.get_by_role("region", name="Bias of robot").get_by_role("row")
+    assert beyond.count() == 3 and " to " in beyond.nth(1).inner_text()
+    figures = page.locator(".stats", has_text="References").first.inner_text()
+    assert "on a sample drawn at random" in figures and "6 scenarios" in figures and "λ = " in figures
+    shot(page, "leaderboard-reference")
+    board = panel.get(f"bench/leaderboard/{SAMPLED}?reference=ada").json()
+    assert page.locator(".headline").inner_text() == board["headline"]
+    # Nobody's opinion is anybody's by default.
+    page.get_by_label("ada").uncheck()
+    page.get_by_text("That is the opinion of").wait_for()
+    assert "reference" not in page.url
+
+
+def test_references_that_the_api_refuses_are_said_and_the_board_stays(visit: Visit) -> None:
+    page = visit(f"#/leaderboard/{SAMPLED}?reference=nobody")
+    page.locator(".notice", has_text="The board is without reference judges").wait_for()
+    page.get_by_text("That is the opinion of").wait_for()
+
+
+def test_a_judge_learns_how_far_the_race_is_and_when_to_stop_but_not_who_leads(
+    panel: Panel, visit: Visit, shot: Shot
+) -> None:
+    client = httpx.Client(base_url=panel.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+    with opened(str(panel.folder / "store")) as store:
+        cells = store.cells(store.require_experiment(RACE))
+        results = store.results([cell.run for cell in cells])
+        good = {c.text for cell, r in zip(cells, results, strict=True) for c in r.candidates if cell.model == "good:1b"}
+    page = visit(f"#/judge/{RACE}", judge="ada")
+    page.get_by_text(re.compile("Round 1 of at most 2: 0 of 4 tips")).wait_for()
+    stop = page.get_by_text("You can stop here: the decision is made")
+    for _ in range(12):
+        page.locator(".criterion.active").or_(stop).first.wait_for()
+        if stop.is_visible() or not page.locator("blockquote.tip").count():
+            break
+        tip = page.locator("blockquote.tip").inner_text()
+        for score in ("5", "5", "4") if tip in good else ("1", "1", "2"):
+            page.keyboard.press(score)
+        page.locator("blockquote.tip", has_text=tip).wait_for(state="detached")
+    stop.wait_for()
+    words = page.locator("main").inner_text()
+    assert "good:1b" not in words and "bad:1b" not in words
+    shot(page, "race-stop")
+    state = client.get(f"/api/bench/judging/{RACE}/next", params={"judge": "ada"}).json()["race"]
+    assert state["over"]
+    page.goto(f"{panel.url}/#/leaderboard/{RACE}")
+    page.get_by_role("heading", name="The race").wait_for()
+    page.get_by_role("img", name=re.compile("over the looks")).wait_for()
+    shot(page, "leaderboard-race")
+
+
+def _run(number: int, state: str, **more: Any) -> dict[str, Any]:
+    first = "api-chain"
+    ids = {n: first if n == 1 else f"{first}__round_{n}" for n in (1, 2)}
+    return {
+        "id": ids[number],
+        "experiment": RACE,
+        "state": state,
+        "config": {"until": "sure", "models": "one:1b", "prompts": "v1"},
+        "chain": first,
+        "round": number,
+        "judge": "manual",
+        "tasks": [],
+        "chain_runs": [
+            {"id": ids[1], "round": 1, "state": "success"},
+            {"id": ids[2], "round": 2, "state": "waiting"},
+        ],
+        "race": {"round": 2, "rounds": 6, "looks_taken": 1, "tips": 16, "judged": 4, "over": False},
+        **dict.fromkeys(
+            ("started_by", "queued_at", "ended_at", "airflow_url", "mlflow_url", "progress", "reason", "degraded")
+        ),
+        "started_at": "2026-11-24T20:50:00Z",
+        **more,
+    }
+
+
+def test_a_chain_is_one_with_links_and_is_cancelled_as_one(visit: Visit, shot: Shot) -> None:
+    """The API's part is in tests/integration/api; here its answers are made."""
+    page = visit("#/")
+    second = _run(2, "waiting")
+    first = _run(1, "success", ended_at="2026-11-24T21:50:00Z")
+    cancelled: list[str] = []
+
+    def answer(route: Any) -> None:
+        url = route.request.url
+        if url.endswith("/events"):
+            return route.abort()
+        if url.endswith("/cancel"):
+            cancelled.append(url.split("/")[-2])
+            for one in (first, second):
+                one["chain_runs"][1]["state"] = "cancelled"
+        return route.fulfill(json=second if "__round_2" in url else first)
+
+    page.route("**/api/bench/dag-runs/**", answer)
+    page.evaluate("location.hash = '#/run/api-chain__round_2'")
+    page.get_by_text("Round 2 of at most 6 · 4 of 16 tips judged").wait_for()
+    shot(page, "run-chain")
+    page.get_by_role("link", name="Round 1").click()
+    page.get_by_text("The chain goes on with round 2").wait_for()
+    page.get_by_role("button", name="Cancel the chain").click()
+    page.locator("dialog").get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Cancel the chain").wait_for(state="detached")
+    assert cancelled == ["api-chain"]
