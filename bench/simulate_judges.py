@@ -1,10 +1,16 @@
 """Simulated benchmarks of what judges do to a ranking: references and another judge, on made-up and on real scores.
 
     python bench/simulate_judges.py references --runs 1000
+    python bench/simulate_judges.py effects --runs 1000
+    python bench/simulate_judges.py recommended --runs 1000
+    python bench/simulate_judges.py experts --runs 1000
+    python bench/simulate_judges.py cli --runs 20
     python bench/simulate_judges.py real --scores scores.csv --runs 400
 
 Scores come from made-up cells whose truth is known: a scenario effect, a cell x scenario effect (0.35 points) and tips
-around that (0.7 points); a judge adds noise of its own (0.5 points) and rounds to whole scores from 1 to 5. `real` takes
+around that (0.7 points); a judge adds noise of its own (0.5 points) and rounds to whole scores from 1 to 5. `effects` has
+lenient judges of a part and no reference; `recommended` asks which cell is named; `experts` is one LLM on all and three people
+on a part, `cli` the same through the command line (files, `tipbench import`, `tipbench compare --reference`). `real` takes
 scores that people and models gave (columns model, scenario, judge, judge_kind, then the criteria) and draws from them.
 Prints tables with their standard errors; asserts nothing.
 """
@@ -13,18 +19,22 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from tipbench.stats import compare_pairs, difference_tests
+from tipbench.stats import choose, compare_judged, compare_pairs, difference_tests
 
 Array = npt.NDArray[np.float64]
 Rng = np.random.Generator
@@ -194,6 +204,249 @@ def references(args: argparse.Namespace) -> None:
         CONSOLE.print(table)
 
 
+# -- judges of a part, and no reference -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Which judges score what, and how: the first is the complete one where there is one."""
+
+    name: str
+    complete: bool
+    partial: int
+    slope: float = 1.0
+    """How far the partial judges' scores spread, of how far the first one's do."""
+    low: int = 1
+    """The lowest score that the partial judges give: 3 for one who uses only 3 to 5."""
+
+
+PANELS = (
+    *(Panel(f"one complete, {k} lenient of a part", True, k) for k in (1, 2, 4)),
+    *(Panel(f"{k + 1} of a part each, levels differ", False, k) for k in (1, 2, 4)),
+    Panel("one complete, 2 of a part on half the scale", True, 2, slope=0.5),
+    Panel("one complete, 2 of a part who use 3 to 5", True, 2, low=3),
+    Panel("3 of a part each, 2 on half the scale", False, 2, slope=0.5),
+    Panel("3 of a part each, 2 who use 3 to 5", False, 2, low=3),
+)
+
+
+def judged(panel: Panel, there: Array, rng: Rng) -> Array:
+    """Scores (J, C, S, T) of what is there (C, S, T), NaN for what a judge did not score.
+
+    A partial judge scores half of the cells in every scenario, the same half throughout, and is up to 1.5 points more lenient;
+    without a complete judge the halves overlap in a chain. A third of the scenarios they skip.
+    """
+    cells, scenarios = there.shape[:2]
+    found = []
+    order = rng.permutation(cells)
+    half = max(1, cells // 2)
+    for j in range(panel.partial + 1):
+        first = j == 0
+        level = 0.0 if first else rng.uniform(0.5, 1.5)
+        slope = 1.0 if first else panel.slope
+        seen = np.clip(
+            np.rint(3.2 + slope * (there - 3.2) + level + SD_JUDGE * rng.standard_normal(there.shape)),
+            1 if first else panel.low,
+            5,
+        )
+        if not (first and panel.complete):
+            # Two cells more than half, so that neighbours in the chain share some.
+            start = 0 if panel.complete else j * max(1, cells // (panel.partial + 1))
+            mine = np.roll(order, -start)[: half if panel.complete else min(cells - 1, half + 1)]
+            if panel.complete:
+                mine = rng.permutation(cells)[:half]
+            away = np.ones((cells, scenarios), dtype=bool)
+            away[mine] = rng.random(scenarios) < 1 / 3
+            seen = np.where(away[..., None], np.nan, seen)
+        found.append(seen)
+    return np.stack(found)
+
+
+def effects(args: argparse.Namespace) -> None:
+    """Equal models and judges of a part: false differences, refusals, and power against the complete judge alone."""
+    table = Table(
+        "cells", "scenarios", "judges", "truth", "a false difference", "boards with a judge left out", "cells not ranked",
+        "the best told from another", "by the complete judge alone",
+        title=f"{args.runs} boards each",
+    )  # fmt: skip
+    for cells in (2, *args.cells):
+        for scenarios in (8, 24):
+            for panel in PANELS:
+                if not panel.complete and cells < 4:
+                    continue
+                for name in ("all equal", "one 0.6 ahead"):
+                    mean = np.full(cells, 3.2)
+                    mean[0] += 0.6 if name != "all equal" else 0.0
+                    gap = mean[:, None] - mean[None, :]
+                    rng = np.random.default_rng([args.seed, cells, scenarios, PANELS.index(panel), len(name)])
+                    false = out = missing = told = alone_told = 0.0
+                    for _ in range(args.runs):
+                        x = judged(panel, tips(mean, 1, scenarios, 3, rng)[0], rng)
+                        found = compare_judged(x, seed=args.seed, draws=args.draws)
+                        ranked = np.flatnonzero(~np.isnan(found.comparison.mean))
+                        better = np.zeros((cells, cells), dtype=bool)
+                        better[np.ix_(ranked, ranked)] = found.comparison.pairs.better
+                        false += bool((better & (gap <= 0)).any())
+                        out += bool(found.left_out)
+                        missing += 1 - ranked.size / cells
+                        told += float(better[0, 1:].mean())
+                        if panel.complete:
+                            alone = compare_pairs(np.nanmean(x[0], axis=2), seed=args.seed, draws=args.draws)
+                            alone_told += float(alone.better[0, 1:].mean())
+                    ahead = name != "all equal"
+                    row = (
+                        str(cells), str(scenarios), panel.name, name, share(int(false), args.runs), f"{out / args.runs:.0%}",
+                        f"{missing / args.runs:.0%}", f"{told / args.runs:.1%}" if ahead else "-",
+                        f"{alone_told / args.runs:.1%}" if ahead and panel.complete else "-",
+                    )  # fmt: skip
+                    table.add_row(*row)
+                    print(*row, sep=" | ", file=sys.stderr, flush=True)
+    CONSOLE.print(table)
+
+
+# -- which one to take ----------------------------------------------------------------------------
+
+MARGIN = 0.3
+
+
+def recommended(args: argparse.Namespace) -> None:
+    """Three cells, the smallest of them behind the best: how often it is the one that is named."""
+    table = Table(
+        "scenarios", "the smallest is behind by", "it is named", "another is named", "none yet",
+        title=f"three cells, margin {MARGIN}, 5 tips, one judge; {args.runs} boards each",
+    )  # fmt: skip
+    for behind in (0.0, 0.1, 0.3, 0.4, 0.6):
+        for scenarios in (8, 16, 30, 60, 120, 240):
+            # The second is as good as the best, and in between in size.
+            mean = np.array([3.4, 3.4, 3.4 - behind])
+            rng = np.random.default_rng([args.seed, scenarios, int(100 * behind)])
+            named = np.zeros(4, dtype=int)
+            for start in range(0, args.runs, 50):
+                there = tips(mean, min(50, args.runs - start), scenarios, 5, rng)
+                scores = whole(there + SD_JUDGE * rng.standard_normal(there.shape)).mean(axis=3)
+                for one in scores:
+                    choice = choose(
+                        compare_pairs(one, seed=args.seed, draws=args.draws), [3, 2, 1], MARGIN, n_scenarios=scenarios
+                    )
+                    named[3 if choice.cell is None else choice.cell] += 1
+            row = (
+                str(scenarios),
+                f"{behind:g}",
+                *(share(int(n), args.runs) for n in (named[2], named[:2].sum(), named[3])),
+            )
+            table.add_row(*row)
+            print(*row, sep=" | ", file=sys.stderr, flush=True)
+    CONSOLE.print(table)
+
+
+# -- one LLM on all, three people on a part -------------------------------------------------------
+
+LLMS = (*JUDGES[:2], Judge("blunt", slope=0.5, own=0.3, lean=0.3, level=0.8))
+EXPERTS = ("ann", "ben", "eve")
+
+
+def systems(args: argparse.Namespace, judge: Judge) -> tuple[Array, Array, Rng]:
+    """Four systems' composites, what experts say of them in the long run, and the stream that draws their scores."""
+    mean = np.array([3.5, 3.4, 3.2, 2.8])
+    rng = np.random.default_rng([args.seed, 4, 30, LLMS.index(judge)])
+    return mean, expected(mean, np.random.default_rng(1)), rng
+
+
+def experts(args: argparse.Namespace) -> None:
+    """4 systems x 30 scenarios, one LLM on all, three experts on 16, one tip a cell and scenario: differences to the leader."""
+    table = Table("LLM", "tips", *COLUMNS, title=f"4 systems, 30 scenarios, experts on 16; {args.runs} boards each")
+    for judge in LLMS:
+        for n_tips in (1, 3):
+            mean, true, rng = systems(args, judge)
+            tally = Tally()
+            for _ in range(0, args.runs, 50):
+                there = tips(mean, 50, 30, n_tips, rng)
+                for y, f in zip(people(there, rng), other(judge, there, rng), strict=True):
+                    tally.add(*part_of(y, f, 16, None, rng), true, args.seed)
+            table.add_row(judge.name, str(n_tips), *tally.row())
+            print(judge.name, n_tips, *tally.row(), sep=" | ", file=sys.stderr, flush=True)
+    CONSOLE.print(table)
+
+
+def cli(args: argparse.Namespace) -> None:
+    """The same through the command line: what `experts` draws, as a file, imported into a store of its own and compared twice."""
+    table = Table(
+        "LLM", "boards", "those to the leader covered", "width / experts' own", "mean λ", title="tipbench compare"
+    )
+    for judge in LLMS:
+        mean, true, rng = systems(args, judge)
+        covered, width, own, weight = 0, 0.0, 0.0, 0.0
+        for number in range(args.runs):
+            there = tips(mean, 1, 30, 1, rng)[0]
+            with tempfile.TemporaryDirectory() as folder:
+                rubric = Path(folder, "rubric.yaml")
+                rubric.write_text(RUBRIC)
+                Path(folder, "scores.csv").write_text(as_csv(there, judge, rng, number))
+                tipbench(folder, "import", "scores.csv", "--rubric", str(rubric))
+                names = ",".join(EXPERTS)
+                board = tipbench(folder, "compare", "--rubric", str(rubric), "--reference", names, "--out", "with")
+                alone = tipbench(
+                    folder, "compare", "--rubric", str(rubric), *(f"--judge={e}" for e in EXPERTS), "--out", "own"
+                )
+            cells = {c["model"]: c for c in board["cells"]}
+            leader = int(board["cells"][0]["model"][1])
+            hit = []
+            for i in (i for i in range(4) if i != leader):
+                diff = cells[f"m{i}:1b"]["diff_to_best"]
+                hit.append(diff["ci_low"] <= true[i] - true[leader] <= diff["ci_high"])
+                width += diff["ci_high"] - diff["ci_low"]
+            covered += all(hit)
+            own += sum(c["diff_to_best"]["ci_high"] - c["diff_to_best"]["ci_low"] for c in alone["cells"][1:])
+            weight += board["reference"]["lambda"]
+            print(judge.name, number, hit, file=sys.stderr, flush=True)
+        row = (judge.name, str(args.runs), share(covered, args.runs), f"{width / own:.3f}", f"{weight / args.runs:.2f}")
+        table.add_row(*row)
+        print(*row, sep=" | ", file=sys.stderr, flush=True)
+    CONSOLE.print(table)
+
+
+RUBRIC = """\
+name: overall
+scale_min: 1
+scale_max: 5
+instructions: How good is this text?
+criteria:
+  - id: overall
+    name: Overall
+    question: How good is it?
+    weight: 1
+    anchors: {1: bad, 2: poor, 3: fair, 4: good, 5: very good}
+"""
+
+
+def as_csv(there: Array, judge: Judge, rng: Rng, number: int) -> str:
+    """Rows of `tipbench import`: every judge's scores of made-up texts, the experts' on 16 scenarios drawn at random."""
+    chosen = set(rng.permutation(there.shape[1])[:16].tolist())
+    said = {"llm": other(judge, there[None], rng)[0]}
+    for name, lenient in zip(EXPERTS, (-0.3, 0.0, 0.3), strict=True):
+        said[name] = whole(there + lenient + SD_JUDGE * rng.standard_normal(there.shape))
+    lines = ["model,prompt,scenario,text,judge,judge_kind,overall"]
+    for name, scores in said.items():
+        kind = "llm" if name == "llm" else "human"
+        for c, s in np.ndindex(there.shape[:2]):
+            if name == "llm" or s in chosen:
+                text = f"draw {number}: what system {c} makes of text {s}"
+                lines.append(f"m{c}:1b,v1,text{s:02d},{text},{name},{kind},{int(scores[c, s, 0])}")
+    return "\n".join(lines) + "\n"
+
+
+def tipbench(folder: str, *arguments: str) -> dict[str, Any]:
+    """Run the command in a folder with a store of its own, and give the board it wrote, if any."""
+    command = [sys.executable, "-m", "tipbench", *arguments, "--experiment", "tip-bench-draw", "--mlflow-url", "store"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+    if "--out" not in arguments:
+        return {}
+    found: dict[str, Any] = json.loads(Path(folder, arguments[-1], "leaderboard.json").read_text())
+    return found
+
+
 def read_scores(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     """judge -> scores (models, scenarios), the mean of the criteria; and judge -> kind."""
     with path.open(newline="") as file:
@@ -238,7 +491,7 @@ def numbers(text: str) -> list[int]:
 
 def main(argv: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("references", "real"))
+    parser.add_argument("what", choices=("references", "effects", "recommended", "experts", "cli", "real"))
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--cells", type=numbers, default=[4, 12])
     parser.add_argument("--scenarios", type=numbers, default=[16, 30])
@@ -246,10 +499,20 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--tips", type=int, help="tips a cell and scenario that people score; all five by default")
     parser.add_argument("--nulls", type=lambda t: t.split(","), default=["all equal", "some worse"])
     parser.add_argument("--scores", type=Path)
+    parser.add_argument(
+        "--draws", type=int, default=2000, help="of each board's null distribution (effects, recommended)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(None if argv is None else list(argv))
     start = time.perf_counter()
-    {"references": references, "real": real}[args.what](args)
+    {
+        "references": references,
+        "effects": effects,
+        "recommended": recommended,
+        "experts": experts,
+        "cli": cli,
+        "real": real,
+    }[args.what](args)
     CONSOLE.print(f"{time.perf_counter() - start:.0f} s, seed {args.seed}")
 
 

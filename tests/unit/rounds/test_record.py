@@ -10,6 +10,7 @@ from tests.fakes.memory_backend import MemoryBackend, memory_store
 from tipbench.rounds import record
 from tipbench.rounds.record import Back, Member, Order, Race, RecordedDrop, RecordedLook
 from tipbench.rounds.standing import _horizon
+from tipbench.stats import sequential
 
 pytestmark = pytest.mark.unit
 
@@ -39,6 +40,19 @@ def test_the_record_and_the_horizon_have_the_same_looks(parts: list[tuple[int, i
     blocks = [race.block_of(s) for s in race.scenarios]
     assert blocks == sorted(blocks)
     assert set(blocks) <= set(range(1, len(race.ends) + 1))
+
+
+def test_a_race_begins_under_the_newest_rule_and_keeps_its_own() -> None:
+    assert record.RULE == sequential.NEWEST
+    store = memory_store(MemoryBackend())
+    experiment = store.ensure_experiment("tip-bench-rule")
+    begun = record.enter(store, experiment, "r" * 64, scenarios=["p", "q"], members=[A], block=1, seed=0)
+    assert begun.orders[0].rule == record.RULE
+    # An order as it was stored before rules had numbers.
+    old = Order.model_validate({"scenarios": ["p", "q"], "block": 1})
+    added = Order(scenarios=("r",), block=1, after_looks=1, rule=record.RULE)
+    assert _horizon(Race((old, added), (), (), ())).number == 1
+    assert _horizon(begun).number == record.RULE
 
 
 def test_who_left_is_out_until_taken_back() -> None:
