@@ -243,7 +243,10 @@ def test_a_board_of_llama_cpps_own_server_beside_ollama(
     second = tipbench("collect", "--models", "smollm2:135m", "--ollama-url", ollama.url, *common, *experiment)
     assert second.returncode == 0, second.stderr
     file = tmp_path / "judge.json"
-    for words in (("export", *experiment, "--out", file, *store), ("score", file, "--with", "baseline", "--apply", *store)):
+    for words in (
+        ("export", *experiment, "--out", file, *store),
+        ("score", file, "--with", "baseline", "--apply", *store),
+    ):
         done = tipbench("judge", *words)
         assert done.returncode == 0, done.stderr
     board = json.loads(tipbench("compare", *experiment, *store, "--out", tmp_path / "report", "--json").stdout)

@@ -5,7 +5,7 @@ import { announce, attribute, fill, h } from "../dom.js";
 import { count } from "../format.js";
 import { crumb, field, head, notice, words } from "../parts.js";
 import { AFFECT_MODELS, CollectionForm, MAIN_KEYS, Turns } from "../state/form.js";
-import { consequences, control, groupError, modelChoice, promptChoice, sentence, summary } from "./collect-parts.js";
+import { choice, consequences, control, groupError, modelChoice, promptChoice, sentence, summary } from "./collect-parts.js";
 
 const WAIT_MS = 350;
 const JUDGES = {
