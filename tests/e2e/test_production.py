@@ -208,7 +208,7 @@ def test_a_small_run_from_the_api_to_the_board_by_logins_and_through_the_bucket(
     body = {
         **SMALL,
         "n_scenarios": 1,
-        "prompts": "v1,v2-mentor",
+        "prompts": "v1",
         "models": "smollm2:135m",
         "experiment": experiment,
         "judge": "baseline",
@@ -230,7 +230,7 @@ def test_a_small_run_from_the_api_to_the_board_by_logins_and_through_the_bucket(
 
         assert until("it ends", over, timeout=480) == "success"
         board = client.get(f"/api/bench/leaderboard/{experiment}").raise_for_status().json()
-        assert sorted(cell["rank"] for cell in board["cells"]) == [1, 2]
+        assert [cell["rank"] for cell in board["cells"]] == [1]
         assert all(cell["coverage"] == 1 for cell in board["cells"])
     kept = in_bucket("print('\\n'.join(o['Key'] for o in found))")
     assert any(key.endswith("/candidates.json") for key in kept.splitlines()), kept

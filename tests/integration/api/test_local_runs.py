@@ -181,7 +181,11 @@ def test_one_faulty_prompt_file_is_named_in_the_form_and_the_others_can_be_asked
     assert found.keys() == {"broken", "blind", "other", "bytes", "twice"}
     for name, why in found.items():
         assert why and name in why, why
-    assert "line 3" in found["broken"] and "the same text" in found["blind"] and "another" in found["other"]
+    assert (
+        "broken.yaml, line 3, user: " in found["broken"]
+        and "the same text" in found["blind"]
+        and "another" in found["other"]
+    )
     refused = client.post("/api/bench/run", json=SMALL | {"prompts": "good,broken"})
     assert refused.status_code == 422 and "broken" in refused.text
     _start(client, prompts="good", judge="baseline")

@@ -63,8 +63,13 @@ def _prompt(name: str, config: Config, scenarios: Sequence[Scenario]) -> PromptI
     try:
         (prompt,) = load_prompts([name], config.prompts_dir or None, scenarios)
     except InputError as error:
-        return PromptInfo(name=name, description="", problem=str(error))
+        return PromptInfo(name=name, description="", problem=_in_a_line(error))
     return PromptInfo(name=prompt.name, description=prompt.description, problem=None)
+
+
+def _in_a_line(error: InputError) -> str:
+    """`FILE: 1 fault` and the fault below it as `FILE, line 3, user: ...`."""
+    return str(error).replace(": 1 fault\n  ", ", ").replace("\n  ", "; ")
 
 
 @router.get("/models", responses=documented(401, 422))
