@@ -115,7 +115,7 @@ def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: st
         box.set_checked(box.get_attribute("value") in ("smollm2:135m", "smollm2:135m-brief"))
     for prompt in ("v2-mentor", "v3-few-shot"):
         page.locator(f"[name=prompts][value='{prompt}']").uncheck()
-    page.get_by_label("Scenarios").select_option("2")
+    page.get_by_label("Scenarios", exact=True).select_option("2")
     page.get_by_label("Tips per scenario").fill("1")
     page.screenshot(path=SCREENSHOTS / "kind-collect.png", full_page=True)
     page.get_by_role("button", name="Start collection").dblclick()

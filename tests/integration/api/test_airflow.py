@@ -134,7 +134,11 @@ def test_a_run_of_a_paused_dag_runs_waits_for_a_judge_and_is_cancelled(backend: 
     bad = tasks["collect", 1]
     assert bad.state == "failed" and bad.label == "bad:2b" and bad.reason == "bad:2b: the pod was ended with OOMKilled"
     assert tasks["await_scores", None].state == "waiting" and tasks["judge", None].state == "skipped"
-    assert {r.id: r.state for r in backend.runs("", 10, 0)[0]}[run_id] == "waiting"
+    # The sensor looks every few seconds, and for that moment the run is "running".
+    deadline = time.monotonic() + 60
+    while {r.id: r.state for r in backend.runs("", 10, 0)[0]}[run_id] != "waiting":
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
     cancelled = backend.cancel(run_id, "bob")
     assert (cancelled.state, cancelled.started_by, cancelled.reason) == ("cancelled", "ada", "cancelled by bob")
 
