@@ -195,7 +195,9 @@ def test_what_the_chart_says_of_a_stages_pod_is_so_for_airflow_and_for_a_job(
             seen[pod["metadata"]["labels"]["tipbench.dev/stage"]] = pod
         return airflow.state(run) in ("success", "failed")
 
-    with applied(claim, texts, *NO_FIXED_USERS), second_pool(), tipbench_with(OURS):
+    # The pool goes before the release is as it was: the API's pod then tolerates no taint.
+    with applied(claim, texts, *NO_FIXED_USERS), restored(), second_pool():
+        upgrade(OURS)
         until("pods that name a user are turned away", lambda: "a fixed user" in kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(pod_naming_a_user()), check=False))  # fmt: skip
         conf = {**SMALL, "prompts": "v1", "models": "smollm2:135m", "experiment": experiment, "judge": "baseline"}
         run = airflow.trigger(**conf)
@@ -222,19 +224,26 @@ def test_what_the_chart_says_of_a_stages_pod_is_so_for_airflow_and_for_a_job(
     assert {"name": "SSL_CERT_DIR", "value": "/certs"} in seen["collect"]["spec"]["containers"][0]["env"]
 
 
+def upgrade(values: Values) -> None:
+    """The tipbench release with these values, ready."""
+    command = ["helm", "--kube-context", CONTEXT, "-n", NAMESPACE, "upgrade", "tipbench", "charts/tipbench", "-f", "charts/tipbench/values-kind.yaml"]  # fmt: skip
+    done = subprocess.run(
+        [*command, "-f", "-", "--wait", "--timeout", "5m"],
+        input=json.dumps(values),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @contextlib.contextmanager
-def tipbench_with(values: Values) -> Iterator[None]:
-    """The tipbench release with other values, for a while."""
-    upgrade = ["helm", "--kube-context", CONTEXT, "-n", NAMESPACE, "upgrade", "tipbench", "charts/tipbench", "-f", "charts/tipbench/values-kind.yaml", "--wait", "--timeout", "5m"]  # fmt: skip
+def restored() -> Iterator[None]:
+    """The tipbench release as it was, whatever it became meanwhile."""
     try:
-        done = subprocess.run(
-            [*upgrade, "-f", "-"], input=json.dumps(values), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
         yield
     finally:
-        done = subprocess.run(upgrade, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        upgrade({})
 
 
 def pod_naming_a_user() -> Object:
