@@ -289,7 +289,7 @@ def test_what_belongs_to_another_way_of_judging_is_not_sent(page: Page) -> None:
           const properties = Object.fromEntries(
             Object.entries(defaults).map(([name, value]) => [name, { type: typeof value === "number" ? "integer" : "string" }]),
           );
-          const form = new CollectionForm({ schema: { properties }, defaults, scenarios: [] });
+          const form = new CollectionForm({ schema: { properties }, defaults, scenarios: [], prompts: [], prompts_problem: null });
           const typed = { judge: "llm", judge_model: "openai:m", judge_rationale: "none", sample: "8", reference: "ada", judge_parallel: "4" };
           for (const [name, text] of Object.entries(typed)) form.put(name, text);
           const llm = form.config();
