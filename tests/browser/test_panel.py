@@ -27,7 +27,7 @@ def start(page: Page, experiment: str, *, judge: str = "manual", scenarios: int 
     page.get_by_label("Experiment", exact=True).fill(experiment)
     page.locator(f"[name=models][value='{MODEL}']").check()
     page.locator("[name=prompts][value='v3-few-shot']").uncheck()
-    page.get_by_label("Scenarios", exact=True).select_option(str(scenarios))
+    page.get_by_label("Scenarios").select_option(str(scenarios))
     page.get_by_label("Tips per scenario").fill(str(tips))
     page.locator(f"[name=judge][value={judge}]").check()
 
@@ -306,7 +306,8 @@ def test_a_question_mark_shows_the_keys_and_words_go_with_the_scores(visit: Visi
     assert sent["rationale"] == "5 words, and none of them helps?" and sent["scores"]["actionability"] == 2
     assert put.value.response().status == 200  # type: ignore[union-attr]
     page.get_by_text(f"1 of {total} tips scored by you").wait_for()
-    page.wait_for_function("document.querySelector('#rationale').value === ''")  # the next tip has words of its own
+    # The next tip, which comes a moment later, has words of its own.
+    page.wait_for_function("document.querySelector('#rationale')?.value === ''")
 
 
 def test_a_file_goes_out_to_an_agent_and_comes_back(visit: Visit, tmp_path: Path) -> None:

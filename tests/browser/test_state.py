@@ -207,7 +207,7 @@ def test_what_the_api_did_not_take_is_sent_on_the_next_visit(page: Page) -> None
 # -- the form --------------------------------------------------------------------------------------
 
 
-def form(page: Page, steps: str, offered: list[dict[str, str]] | None = None, **defaults: Any) -> Any:
+def form(page: Page, steps: str, prompts: list[dict[str, str]] | None = None, **defaults: Any) -> Any:
     """What `steps` (JavaScript with `form` and `row`) returns, on a form with these defaults."""
     known = {"experiment": "tip-bench-auto", "models": "a:1b,b:1b", "prompts": "v1", "n_tips": 5, "pull": False}
     kinds = {"n_tips": "integer", "pull": "boolean"}
@@ -215,7 +215,7 @@ def form(page: Page, steps: str, offered: list[dict[str, str]] | None = None, **
         "schema": {"properties": {name: {"type": kinds.get(name, "string")} for name in known | defaults}},
         "defaults": known | defaults,
         "scenarios": [],
-        "prompts": offered or [{"name": "v1"}],
+        "prompts": prompts or [{"name": "v1"}],
     }
     return page.evaluate(
         f"""async (schema) => {{
@@ -289,7 +289,7 @@ def test_what_belongs_to_another_way_of_judging_is_not_sent(page: Page) -> None:
           const properties = Object.fromEntries(
             Object.entries(defaults).map(([name, value]) => [name, { type: typeof value === "number" ? "integer" : "string" }]),
           );
-          const form = new CollectionForm({ schema: { properties }, defaults, scenarios: [], prompts: [] });
+          const form = new CollectionForm({ schema: { properties }, defaults, scenarios: [], prompts: [], prompts_problem: null });
           const typed = { judge: "llm", judge_model: "openai:m", judge_rationale: "none", sample: "8", reference: "ada", judge_parallel: "4" };
           for (const [name, text] of Object.entries(typed)) form.put(name, text);
           const llm = form.config();

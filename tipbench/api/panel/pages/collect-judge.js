@@ -14,7 +14,7 @@ const LABELS = {
   judge_model: "Judge’s model",
   judge_parallel: "Tips in question at once",
   judge_rationale: "Its sentence of reason",
-  sample: "Scenarios that people score",
+  sample: "Sample for people",
   sample_tips: "Tips of each cell in it",
   reference: "Who scores the sample",
   judge_timeout_hours: "Wait at most, in hours",

@@ -21,7 +21,7 @@ const LABELS = {
   memory_limit: "Memory limit",
   pull: "Pull missing models",
   until: "Go on until",
-  block: "Scenarios a round",
+  block: "Block of a round",
   margin: "Points that do not matter",
   cells: "Only these cells",
 };

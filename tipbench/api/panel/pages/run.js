@@ -153,7 +153,7 @@ async function cancel(run, refusal) {
     !(await confirm(
       run.config.until === "sure" ? "Cancel this chain of rounds?" : "Cancel this run?",
       "The tips it has collected so far are kept; a new run of the same configuration goes on from there.",
-      "Cancel",
+      run.config.until === "sure" ? "Cancel the chain" : "Cancel run",
     ))
   )
     return;
