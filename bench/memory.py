@@ -47,7 +47,7 @@ CONTRACT = "qwen2.5:0.5b,qwen2.5:1.5b,gemma3:1b,llama3.2:3b"
 MIB = 1024**2
 SETTLED_S = 4.0
 """CPU seconds of the runner without growth after which a first batch has touched what it touches."""
-PROMPT = "hello world " * 100
+PROMPT = "hello world " * 110
 """At least 512 tokens in the made-up vocabularies, and few enough for a context of 1024."""
 HEAD = "shape               num_ctx slots  measured  estimate  ratio  Ollama says  of measured  weights  cache  buffers  overhead  (MiB)"
 
@@ -75,9 +75,12 @@ def first_batch(facts: ModelFacts, options: Options, server: OllamaServer) -> in
         "options": {"num_ctx": options.num_ctx, "num_predict": 8, "num_thread": options.num_thread},
     }
 
+    refused: list[str] = []
+
     def ask() -> None:
         with contextlib.suppress(httpx.HTTPError):
-            httpx.post(server.url + "/api/chat", json=body, timeout=600)
+            answer = httpx.post(server.url + "/api/chat", json=body, timeout=600)
+            refused.extend([answer.text] * answer.is_error)
 
     gauge = ProcessGauge(server.url)
     asking = [threading.Thread(target=ask, daemon=True) for _ in range(options.parallel)]
@@ -92,6 +95,8 @@ def first_batch(facts: ModelFacts, options: Options, server: OllamaServer) -> in
         if peak >= (facts.size_bytes or 0) * 0.9 and spent - grew > SETTLED_S:
             break
         time.sleep(0.3)
+    if refused:
+        raise SystemExit(f"{facts.name}: Ollama says {refused[0]}")
     return peak
 
 

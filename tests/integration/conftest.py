@@ -97,7 +97,8 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaServer]:
         if IN_CI:
             pytest.fail(message)
         pytest.skip(message)
-    server = start_ollama(tmp_path_factory.mktemp("ollama"))
+    # As the ollama chart sets it: else it grows with every load, and a figure depends on how many tests came before.
+    server = start_ollama(tmp_path_factory.mktemp("ollama"), settings={"MALLOC_ARENA_MAX": "1"})
     yield server
     server.process.terminate()
     server.process.wait(30)

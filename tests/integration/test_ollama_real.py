@@ -177,7 +177,7 @@ def test_the_estimate_is_near_what_the_servers_processes_take(
     rows = json.loads(tipbench(*command).stdout)
     row = next(r for r in rows if r["model"] == "smollm2:135m")
     # A model this small is mostly overhead, and what two processes share varies.
-    assert 0.95 < row["estimated_memory_bytes"] / reading.size < 1.3
+    assert 1.0 <= row["estimated_memory_bytes"] / reading.size < 1.2
     assert row["max_num_ctx"] == 8192, "what it was trained for, though more would fit"
 
 

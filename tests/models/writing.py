@@ -165,7 +165,8 @@ def _byte_pairs(shape: Shape, random: np.random.Generator) -> tuple[list[str], l
 
 def _pieces(shape: Shape, random: np.random.Generator) -> tuple[list[str], list[int]]:
     """A SentencePiece vocabulary: specials, the bytes, single characters, then pieces of letters."""
-    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{b:02X}>" for b in range(256))]
+    # llama.cpp looks for these four by name where the model's name has phi3 in it (llama-vocab.cpp).
+    tokens = ["<|endoftext|>", "</s>", "<s>", "<unk>", *(f"<0x{b:02X}>" for b in range(256))]
     kinds = [TokenType.CONTROL] * 3 + [TokenType.UNKNOWN] + [TokenType.BYTE] * 256
     pieces = [*(chr(c) for c in range(33, 127)), SPACE, "\n"]
     pieces += [a + b for a, b in _words(shape.vocabulary - len(tokens) - len(pieces), SPACE, random)]

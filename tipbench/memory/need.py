@@ -84,7 +84,7 @@ TOUCHED = 1.3
 MIB = 1024**2
 OVERHEAD: Mapping[Loader, tuple[int, int, int]] = {
     "ollama": (120 * MIB, 40, 0),
-    "llama": (52 * MIB, 350, 540),
+    "llama": (56 * MIB, 450, 440),
     "embedded": (12 * MIB, 250, 140),
 }
 """Bytes that server and runner take themselves, for each token of the vocabulary and for each of its merges (llama.cpp's runner
