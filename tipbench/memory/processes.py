@@ -36,7 +36,8 @@ def footprint(processes: Iterable[psutil.Process]) -> int | None:
             if resident is not None:
                 anonymous += resident[0]
                 files.append(resident[1])
-        except psutil.Error:
+        except (psutil.Error, OSError):
+            # It ended meanwhile; psutil lets some of the kernel's own errors through then.
             continue
     total = sum(sizes) + anonymous + max(files, default=0)
     return total or None

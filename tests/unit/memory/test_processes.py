@@ -157,7 +157,9 @@ def test_the_sidecar_answers_over_http(ollama: Server) -> None:
         ollama.toggle()
         size = gauge.read()
         assert size is not None and size > HELD
-        assert Meter([gauge]).watching().peak() is not None
+        # On a busy machine one answer may come too late; the meter asks again.
+        meter = Meter([gauge]).watching()
+        assert any(meter.peak() is not None for _ in range(GIVE_UP_AFTER))
         assert httpx.get(f"http://127.0.0.1:{port}/memory").json()["schema_version"] == SCHEMA
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
         assert httpx.get(f"http://127.0.0.1:{port}/etc/passwd").status_code == 404
