@@ -68,7 +68,7 @@ RULES: Mapping[int, Rule] = {
     ),
 }
 """By the number that is stored with the order of scenarios. Rule 1 spends 4 points where normal scores need it, and then drops one of
-two best cells in 6 to 8% of races when one is erratic and skewed."""
+two best cells in 6.5% of races when one is erratic and skewed."""
 NEWEST = 2
 
 _MIN_DRAWS = 4_000
