@@ -30,10 +30,7 @@ NOTHING = 1e-9
 ERRATIC = 2.15
 """Spread of the erratic cell among the others': what three times the cell x scenario interaction makes of scenario means with five tips."""
 
-FAMILY = 1.46
-"""Spread of what two families of cells have in common, in that of a cell's own: 0.6 points of interaction beside 0.41 of all the rest."""
-
-Noise = Literal["normal", "erratic", "skewed and erratic", "families"]
+Noise = Literal["normal", "erratic", "skewed and erratic"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +39,14 @@ class Rule:
 
     noises: tuple[Noise, ...]
     """The boundary holds for all of them: it is the highest that one of them needs. `erratic`: one cell varies `ERRATIC` times as
-    much as the others; `skewed`: exponential instead of normal scores; `families`: cells of two kinds, each kind good and bad on the same scenarios."""
+    much as the others; `skewed`: exponential instead of normal scores."""
     sizes: tuple[int, ...]
     """Numbers of cells that are simulated; for others the next larger one counts, which errs on the safe side. Beyond the last each
     is a fifth larger than the one before."""
     draws: int
-    widest: bool
-    """A pair's variance is the largest of three estimates (its own; what its two cells show against all that are left; the mean
-    of all pairs of all cells that ever took part). Otherwise it is `maxt.moderated_variance` of the cells that are left."""
+    guarded: bool
+    """A pair's variance is the mean of its own and of the more varying half of the pairs that its two cells are in, and at least
+    the mean of all pairs of all cells that ever took part. Otherwise it is `maxt.moderated_variance` of the cells that are left."""
     reserve: float
     """Share of `ALPHA` that the horizon leaves unspent, for scenarios added after the last look."""
     shape: float
@@ -59,19 +56,19 @@ class Rule:
 
 
 RULES: Mapping[int, Rule] = {
-    1: Rule(("normal",), tuple(range(2, 13)), 20_000, widest=False, reserve=0.2, shape=0.5, caution=5),
+    1: Rule(("normal",), tuple(range(2, 13)), 20_000, guarded=False, reserve=0.2, shape=0.5, caution=5),
     2: Rule(
-        ("normal", "erratic", "skewed and erratic", "families"),
+        ("normal", "erratic", "skewed and erratic"),
         (2, 3, 4, 6, 8, 10, 12),
         16_000,
-        widest=True,
+        guarded=True,
         reserve=0.08,
-        shape=0.35,
+        shape=0.45,
         caution=5,
     ),
 }
 """By the number that is stored with the order of scenarios. Rule 1 spends 4 points where normal scores need it, and then drops one of
-two best cells in 6 to 8% of races when one is erratic and skewed."""
+two best cells in 6.5% of races when one is erratic and skewed."""
 NEWEST = 2
 
 _MIN_DRAWS = 4_000
@@ -227,7 +224,7 @@ def _variances(
     `spread`. Values of pairs that are not left, or without degrees of freedom, mean nothing.
     """
     pairs = here[..., :, None] * here[..., None, :]
-    if not rule.widest:
+    if not rule.guarded:
         left = df * pairs
         prior = left.max(axis=(-1, -2), keepdims=True)
         shared = (spread * pairs).sum(axis=(-1, -2), keepdims=True)
@@ -236,19 +233,14 @@ def _variances(
     every = spread.sum(axis=(-1, -2)) + more[0]
     mean = (every / np.maximum(df.sum(axis=(-1, -2)) + more[1], 1))[..., None, None]
     own = spread / np.maximum(df, 1)
-    known = pairs * (df > 0)
+    known = (pairs > 0) & (df > 0)
     partners = known.sum(axis=-1)
-    by_cell = (own * known).sum(axis=-1)
-    m = here.sum(axis=-1, keepdims=True)
-    total = by_cell.sum(axis=-1, keepdims=True) / np.maximum(partners.sum(axis=-1, keepdims=True), 1)
-    # Of independent cells with variances s² a pair's is s_i² + s_j²; this takes the s² from the mean of each cell's pairs.
-    single = ((m - 1) * by_cell / np.maximum(partners, 1) - m * total / 2) / np.maximum(m - 2, 1)
-    np.maximum(single, 0, out=single)
-    single *= m > 2
-    return np.asarray(np.maximum(np.maximum(own, mean), single[..., :, None] + single[..., None, :]))
-
-
-# -- the boundary ---------------------------------------------------------------------------------
+    # The mean of the larger half of each cell's pairs: an erratic cell, and one of another family, is seen in most of its own.
+    half = np.maximum((partners + 1) // 2, 1)
+    ordered = -np.sort(np.where(known, -own, 0), axis=-1)
+    last = np.broadcast_to(half.astype(np.intp) - 1, ordered.shape[:-1])[..., None]
+    upper = np.take_along_axis(ordered.cumsum(axis=-1), last, axis=-1)[..., 0] / half
+    return np.asarray(np.maximum((own + (upper[..., :, None] + upper[..., None, :]) / 2) / 2, mean))
 
 
 def boundary(horizon: Horizon, n_cells: int, alpha: float = ALPHA, *, everyone: int = 0) -> FloatArray:
@@ -283,7 +275,7 @@ def _size(rule: Rule, n_cells: int) -> int:
 def _simulated(rule: Rule, n_cells: int, everyone: int) -> tuple[int, int]:
     """How many cells take part, and how many are left, in what is simulated for `n_cells` left of `everyone`."""
     size = _size(rule, n_cells)
-    return (max(size, _size(rule, everyone)) if rule.widest and everyone else size), size
+    return (max(size, _size(rule, everyone)) if rule.guarded and everyone else size), size
 
 
 @lru_cache(maxsize=4096)
@@ -291,7 +283,7 @@ def _boundary(horizon: Horizon, spent: tuple[float, ...], everyone: int, size: i
     paths = _paths(horizon, everyone, size)
     below = _sizes(horizon.rule, size)[:-1]
     # What the floor of fewer cells keeps a look from spending, a later one spends.
-    among = everyone if horizon.rule.widest else below[-1] if below else 0
+    among = everyone if horizon.rule.guarded else below[-1] if below else 0
     floor = _boundary(horizon, spent, among, below[-1]) if below else np.zeros(len(spent))
     n_draws = paths.shape[1]
     alive = np.ones(paths.shape[:2], dtype=bool)
@@ -325,7 +317,7 @@ def _paths(horizon: Horizon, everyone: int, size: int) -> npt.NDArray[np.float32
 @lru_cache(maxsize=64)
 def _all_paths(looks: tuple[int, ...], seed: int, number: int, everyone: int) -> Mapping[int, npt.NDArray[np.float32]]:
     rule = RULES[number]
-    sizes = _sizes(rule, everyone) if rule.widest else [everyone]
+    sizes = _sizes(rule, everyone) if rule.guarded else [everyone]
     n_draws = int(np.clip(_WORK // (everyone * everyone * len(looks)), _MIN_DRAWS, rule.draws))
     chunk = max(1, _CHUNK // (everyone * max(everyone, looks[-1])))
     found = {size: np.zeros((len(rule.noises), n_draws, len(looks)), dtype=np.float32) for size in sizes}
@@ -350,10 +342,7 @@ def _draw(noise: Noise, streams: Sequence[np.random.Generator], draws: int, n: i
         z = np.stack([s.standard_exponential((draws, n), dtype=np.float32) - 1 for s in streams], axis=1)
     else:
         z = np.stack([s.standard_normal((draws, n), dtype=np.float32) for s in streams], axis=1)
-    if noise == "families":
-        shared = np.stack([s.standard_normal((draws, n), dtype=np.float32) for s in streams[:2]], axis=1)
-        z += np.float32(FAMILY) * shared[:, np.arange(len(streams)) % 2]
-    elif noise != "normal":
+    if noise != "normal":
         z[:, 0] *= np.float32(ERRATIC)
     return np.asarray(z, dtype=np.float32)
 
@@ -411,10 +400,10 @@ def _critical(horizon: Horizon, mask: BoolArray, left: Sequence[int], look: int)
     """
     everyone = int(mask.any(axis=1).sum())
     c = float(boundary(horizon, len(left), everyone=everyone)[look - 1])
-    rows = mask if horizon.rule.widest else mask[list(left)]
+    rows = mask if horizon.rule.guarded else mask[list(left)]
     here = np.zeros(len(mask), dtype=bool)
     here[list(left)] = True
-    here = here if horizon.rule.widest else here[list(left)]
+    here = here if horizon.rule.guarded else here[list(left)]
     if rows[here].all() or not np.isfinite(c):
         return c
     full = rows | here[:, None]
@@ -450,7 +439,7 @@ def _studentised(
     diff, spread, n = pair_spreads(z, mask)
     df = np.maximum(n - 1, 0)
     np.fill_diagonal(df, 0)
-    if rule.widest:
+    if rule.guarded:
         v = _variances(rule, spread, df, here.astype(z.dtype))[..., here, :][..., here]
     else:
         v = moderated_variance(spread[..., here, :][..., here], n[here][:, here])
@@ -560,6 +549,7 @@ def decide(
 
 def _taken(x: FloatArray, n: int, left: Sequence[int], dropped: Mapping[int, Drop], horizon: Horizon) -> FloatArray:
     """The scores that a look at `n` scenarios goes by, (C, n): those of cells that left end where they left, and who is not in yet has none."""
+    n = min(n, x.shape[1])
     seen = np.full((len(x), n), np.nan)
     seen[list(left)] = x[list(left), :n]
     for cell, drop in dropped.items():
@@ -592,7 +582,7 @@ def _pairs(
     x: FloatArray, left: Sequence[int], rule: Rule
 ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
     """Paired differences, standard errors and common scenarios of the cells `left` of `x` (C, n), each (m, m), in the order of `x`."""
-    if not rule.widest:
+    if not rule.guarded:
         x = x[sorted(left)]
         left = range(len(x))
     mask = ~np.isnan(x)
