@@ -87,6 +87,8 @@ const item = (id, scores = null) => ({ id, export_id: "e", scenario: "s", tip: i
 const criteria = ["a", "b"].map((id) => ({ id, name: id.toUpperCase(), question: "?", anchors: [] }));
 const sent = [];
 const told = [];
+const asked = []; // how many scores had been sent at each fetch
+let slow = 0;
 let refuse = null;
 const make = (items, previous = []) => {
   const first = {
@@ -99,7 +101,11 @@ const make = (items, previous = []) => {
     first,
     scope: "pending",
     drafts: new Drafts(storage, "drafts"),
-    fetch: async () => ({ items: [], progress: queue.progress }),
+    fetch: async () => {
+      await new Promise((resolve) => setTimeout(resolve, slow));
+      asked.push(sent.length);
+      return { items: [], progress: queue.progress };
+    },
     send: async (one) => {
       if (refuse) throw refuse;
       sent.push([one.id, { ...one.scores }, one.rationale ?? null]);
@@ -165,6 +171,24 @@ def test_the_next_tip_is_one_without_scores_and_counts_do_not_move_their_total(p
     assert found == [["x", "y", "z"], None, {"total": 3, "done": 3, "left": 0, "others": 0, "pending": 3}]
 
 
+def test_the_last_look_is_taken_after_the_last_score_is_saved(page: Page) -> None:
+    """However slow an earlier look was: a round that is over, or a file that is done, shows only in an answer that knows of it."""
+    found = queue(
+        page,
+        """slow = 100;
+        const q = make(["x", "y", "z"]);
+        for (let n = 0; n < 3; n += 1) {
+          q.score(0, 1);
+          q.score(1, 2);
+          q.flush();
+        }
+        let last;
+        while (last !== q.work) await (last = q.work);
+        return [sent.length, asked.at(-1)];""",
+    )
+    assert found == [3, 3]
+
+
 def test_words_go_with_the_scores(page: Page) -> None:
     """Typed before the last score; for a tip that is saved, before the score that is changed."""
     found = queue(
@@ -207,7 +231,7 @@ def test_what_the_api_did_not_take_is_sent_on_the_next_visit(page: Page) -> None
 # -- the form --------------------------------------------------------------------------------------
 
 
-def form(page: Page, steps: str, prompts: list[dict[str, str]] | None = None, **defaults: Any) -> Any:
+def form(page: Page, steps: str, there: list[dict[str, str]] | None = None, **defaults: Any) -> Any:
     """What `steps` (JavaScript with `form` and `row`) returns, on a form with these defaults."""
     known = {"experiment": "tip-bench-auto", "models": "a:1b,b:1b", "prompts": "v1", "n_tips": 5, "pull": False}
     kinds = {"n_tips": "integer", "pull": "boolean"}
@@ -215,7 +239,7 @@ def form(page: Page, steps: str, prompts: list[dict[str, str]] | None = None, **
         "schema": {"properties": {name: {"type": kinds.get(name, "string")} for name in known | defaults}},
         "defaults": known | defaults,
         "scenarios": [],
-        "prompts": prompts or [{"name": "v1"}],
+        "prompts": there or [{"name": "v1"}],
     }
     return page.evaluate(
         f"""async (schema) => {{

@@ -209,6 +209,8 @@ export class Queue {
         this.drafts.settle(item.id, sent);
       }
       this.changed("state");
+      // What was fetched before this was saved does not know of it.
+      if (!this.item) this.more();
     });
     this.more();
   }
