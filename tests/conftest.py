@@ -231,5 +231,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"{count} tests: {reason}")
     deselected = terminalreporter.stats.get("deselected", [])
     on_cluster = sum("e2e" in item.keywords for item in deselected) or config.stash.get(ON_CLUSTER, 0)
-    if on_cluster:
+    if "not production" in config.option.markexpr:
+        terminalreporter.write_line(
+            f"{on_cluster} tests install the values for production; run: make e2e E2E=production"
+        )
+    elif on_cluster:
         terminalreporter.write_line(f"{on_cluster} tests: they need the kind cluster; run: make e2e")

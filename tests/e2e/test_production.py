@@ -22,7 +22,7 @@ from tests.charts.rendering import NAMES, Object
 from tests.e2e.conftest import CONTEXT, SMALL, kubectl_of, port_forward, until
 from tipbench import __version__
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.production, pytest.mark.timeout(1200)]
 PROD = "tipbench-prod"
 HERE = Path(__file__).parent
 MARK = "zqMARKERqz"
