@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, RootMod
 from pydantic_core import CoreSchema
 
 from tipbench.config import EXPERIMENT_PATTERN, json_schema
-from tipbench.judging.exchange import ExchangeRubric, ItemId, JudgeIdentity
+from tipbench.judging.exchange import JUDGE, ExchangeRubric, ItemId, JudgeIdentity
 from tipbench.leaderboard.model import Cell
 from tipbench.memory.meter import Source
+from tipbench.pipeline import SMALLEST_SAMPLE
 
-JUDGE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}$"
 JUDGE_MODES = ("manual", "llm", "baseline", "skip")
 JUDGE_KEYS: dict[str, dict[str, Any]] = {
     "judge": {
@@ -50,7 +50,7 @@ JUDGE_KEYS: dict[str, dict[str, Any]] = {
     "reference": {
         "type": "string",
         "default": "",
-        "pattern": r"^([A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}(\s*,\s*[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79})*)?$",
+        "pattern": rf"^({JUDGE}(\s*,\s*{JUDGE})*)?$",
         "description": "Judges, comma-separated: the board says what they would say of everything, from their scores on a part.",
     },
     "sample": {
@@ -612,7 +612,12 @@ class SampleRequest(Body):
     """A sample to be drawn: for judges who score a part, so that another judge's scores of everything can be corrected."""
 
     scenarios: Annotated[
-        int, Field(ge=6, le=400, description="drawn at random; 6 are the least that an estimate takes")
+        int,
+        Field(
+            ge=SMALLEST_SAMPLE,
+            le=400,
+            description=f"drawn at random; {SMALLEST_SAMPLE} are the least that an estimate takes",
+        ),
     ]
     tips: Annotated[int, Field(ge=0, le=200, description="of each cell, drawn at random; 0 for all")] = 0
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0

@@ -334,7 +334,6 @@ class Service:
         """The experiment's cells in brief, a little old at times; with `ended`, nothing that was there at that time is missing."""
         now = time.monotonic()
         rubric = self.rubric()
-        over = ended is not None
         if ended is not None:
             seen = self._states.peek(experiment_id)
             if seen is not None and seen.read_at < now - (time.time() - ended.timestamp()):
@@ -350,7 +349,7 @@ class Service:
         mark = await self.state(experiment_id)
         found = await self._digests.get(
             (experiment_id, rubric.hash),
-            lambda d: d.mark == mark or (not over and now - d.read_at < WORTH * d.cost),
+            lambda d: d.mark == mark or (ended is None and now - d.read_at < WORTH * d.cost),
             compute,
         )
         return found.value
@@ -446,13 +445,13 @@ class Service:
         if state is None or state.over or not state.tips or state.judged < state.tips:
             return state
         mark = await self.state(experiment_id)
-        if self._looked.get(experiment_id) != mark:
-            self._looked[experiment_id] = mark
-            margin = rubric.margin(_margin_of(known, self.settings.config.margin))
-            await self.at_work(advance, self.store, experiment_id, known.census, rubric, margin=margin)
-            self.changed(experiment_id)
-            race = await self.race(experiment_id, rubric)
-        return racing.state_of(known.census, race, rubric.hash)
+        if self._looked.get(experiment_id) == mark:
+            return state
+        self._looked[experiment_id] = mark
+        margin = rubric.margin(_margin_of(known, self.settings.config.margin))
+        await self.at_work(advance, self.store, experiment_id, known.census, rubric, margin=margin)
+        self.changed(experiment_id)
+        return racing.state_of(known.census, await self.race(experiment_id, rubric), rubric.hash)
 
     # -- leaderboards --------------------------------------------------------------------------
 

@@ -47,10 +47,15 @@ class ExchangeRubric(_Strict):
     criteria: tuple[RubricCriterion, ...]
 
 
+JUDGE = r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}"
+"""A judge's name, as a part of a pattern."""
+JUDGE_NAME = f"^{JUDGE}$"
+
+
 class JudgeIdentity(_Strict):
     """Who scored: the name is what scores are filed under."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,79}$")
+    name: str = Field(pattern=JUDGE_NAME)
     kind: Literal["human", "agent", "llm", "baseline"]
     details: dict[str, str] = Field(default_factory=dict, description="Model digest, prompt hash, passes, ...")
 

@@ -17,7 +17,7 @@ from typing import Any
 from tipbench.store.cells import ENDED, PARENT, as_cell
 from tipbench.store.collections import Collections, as_collection
 from tipbench.store.legacy import legacy_scores
-from tipbench.store.part import KIND, Recent, now_ms
+from tipbench.store.part import KIND, Recent
 from tipbench.store.records import CellRecord, Collection, Holdings, Judge, Run, Score, ScoreRecord
 from tipbench.store.scores import FILE_SCORES, RECORDS, Entry, Scores, pack, path_of
 from tipbench.store.texts import MANY_CELLS, Texts
@@ -231,13 +231,8 @@ class Archive(Texts, Scores, Collections):
                 if body is not None
             ],
         }
-        old = list(self._runs(experiment_id, "index"))
-        run = self._new(experiment_id, "index", "cells put together", {})
         packed = gzip.compress(json.dumps(content, separators=(",", ":")).encode(), 6, mtime=0)
-        self._backend.put_artifact(run, INDEX, packed)
-        self._backend.set_status(run.run_id, "FINISHED", now_ms())
-        for one in old:
-            self._backend.delete_run(one.run_id)
+        self._supersede(experiment_id, "index", "cells put together", {}, (INDEX, packed))
         return True
 
 

@@ -78,6 +78,17 @@ class Part:
     def _new(self, experiment_id: str, kind: str, name: str, tags: Mapping[str, str]) -> Run:
         return self._backend.create_run(experiment_id, name, {KIND: kind, **tags}, now_ms())
 
+    def _supersede(
+        self, experiment_id: str, kind: str, name: str, tags: Mapping[str, str], file: tuple[str, bytes]
+    ) -> None:
+        """Put what was made from other runs into one run of this kind, and delete the earlier ones when it is whole."""
+        old = list(self._runs(experiment_id, kind))
+        run = self._new(experiment_id, kind, name, tags)
+        self._backend.put_artifact(run, *file)
+        self._backend.set_status(run.run_id, "FINISHED", now_ms())
+        for one in old:
+            self._backend.delete_run(one.run_id)
+
     def _artifacts(self, runs: Sequence[Run], path: str) -> list[bytes | None]:
         return self._files([(run, path) for run in runs])
 

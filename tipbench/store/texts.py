@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tipbench.store.cells import Cells
-from tipbench.store.part import now_ms
 from tipbench.store.records import CellRecord, CellResult, text_hash
 
 MANY_CELLS = 500
@@ -67,15 +66,11 @@ class Texts(Cells):
         return {}
 
     def _put_texts(self, experiment_id: str, texts: Mapping[str, Written]) -> None:
-        old = list(self._runs(experiment_id, "texts"))
         lines = [
             json.dumps([run_id, w.situation, list(w.texts), list(w.texts.values())]) for run_id, w in texts.items()
         ]
-        run = self._new(experiment_id, "texts", "texts put together", {COVERS: str(len(texts))})
-        self._backend.put_artifact(run, KEPT, gzip.compress("\n".join(lines).encode(), 6, mtime=0))
-        self._backend.set_status(run.run_id, "FINISHED", now_ms())
-        for one in old:
-            self._backend.delete_run(one.run_id)
+        packed = gzip.compress("\n".join(lines).encode(), 6, mtime=0)
+        self._supersede(experiment_id, "texts", "texts put together", {COVERS: str(len(texts))}, (KEPT, packed))
 
 
 def _written(result: CellResult) -> Written:

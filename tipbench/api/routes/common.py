@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request
 
 from tipbench.api.auth import Auth, Identity, identity_of
-from tipbench.api.models import JUDGE_NAME
 from tipbench.api.service import Service
 from tipbench.config import EXPERIMENT_PATTERN
+from tipbench.judging.exchange import JUDGE_NAME
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 """Model tags and prompt names, as far as they may reach a filter of MLflow's."""

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query, Request
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from tipbench.api.models import (
-    JUDGE_NAME,
     Experiments,
     ExperimentSummary,
     RunPage,
@@ -27,6 +26,7 @@ from tipbench.catalog import Rubric
 from tipbench.counting.census import Census, Entry
 from tipbench.counting.judged import Asked, Judges
 from tipbench.counting.status import Status
+from tipbench.judging.exchange import JUDGE_NAME
 from tipbench.store.memory import measured
 from tipbench.store.records import Candidate, CellRecord, CellResult, ExperimentInfo, ScoreRecord
 

@@ -15,7 +15,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from tipbench.api import handout, racing
 from tipbench.api.models import (
-    JUDGE_NAME,
     Applied,
     JudgingItem,
     JudgingNext,
@@ -33,7 +32,7 @@ from tipbench.api.web import note
 from tipbench.catalog import Rubric
 from tipbench.counting.judged import MANUAL, Asked, Judges
 from tipbench.counting.sample import Sample, requests
-from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric
+from tipbench.judging.exchange import JUDGE_NAME, Exchange, ExchangeItem, ExchangeRubric
 from tipbench.judging.validate import exchange_bytes, inspect
 from tipbench.pipeline import SMALLEST_SAMPLE
 from tipbench.stages import apply as apply_stage

@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { UNKNOWN, count, interval, number, percent, signed } from "../format.js";
-import { notice, table, term } from "../parts.js";
+import { cellHead, notice, table, term } from "../parts.js";
 
 /** The card; `asked` are the names in the address, `reference` those that the API took, `refused` why it took none. */
 export function references(board, agreement, { experiment, versions, go, asked, reference, refused }) {
@@ -99,7 +99,7 @@ function biases(board) {
           h(
             "tr",
             null,
-            h("th", { class: "left", scope: "row" }, h("span", { class: "celllink" }, h("span", { class: "tag" }, cell.model), h("span", { class: "soft" }, [cell.prompt, cell.variant].filter(Boolean).join(" · ")))),
+            cellHead(cell),
             h("td", { data: { label: "beyond" } }, signed(cell.value)),
             h("td", { data: { label: "95% interval" } }, cell.ci_low === null ? UNKNOWN : `${signed(cell.ci_low)} to ${signed(cell.ci_high)}`),
           ),

@@ -2,7 +2,7 @@
 
 import { h } from "../dom.js";
 import { count, percent } from "../format.js";
-import { meter, notice, runPill, table } from "../parts.js";
+import { cellHead, meter, notice, runPill, table } from "../parts.js";
 
 /** How far the decision is, for whoever judges: nothing of which cell is ahead. */
 export function raceLine(race) {
@@ -95,7 +95,7 @@ export function raceCard(board, figure) {
           h(
             "tr",
             null,
-            h("th", { class: "left", scope: "row" }, h("span", { class: "celllink" }, h("span", { class: "tag" }, cell.model), h("span", { class: "soft" }, cell.prompt))),
+            cellHead({ model: cell.model, prompt: cell.prompt }),
             h("td", { data: { label: "look" } }, String(cell.dropped_at)),
             h("td", { class: "left words", data: { label: "why" } }, cell.dropped_why),
           ),
