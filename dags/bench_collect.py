@@ -42,10 +42,11 @@ from urllib.request import getproxies_environment, proxy_bypass_environment
 
 import httpx
 from airflow.providers.cncf.kubernetes.backcompat.backwards_compat_converters import convert_env_vars
+from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import DAG, BaseSensorOperator, Param, TriggerRule, task
+from airflow.sdk import DAG, BaseSensorOperator, Param, TriggerRule, task, teardown
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
@@ -61,7 +62,8 @@ With `until = sure` a run is one round: a block of scenarios for the cells that 
 decided, and triggers the next run with the same parameters, until the answer is sure. The runs of a chain share the first one's id, with
 `__round_2`, `__round_3`, … behind it. A chain stops where a run is cancelled, and goes on when that run's task is cleared.
 
-A stopped or failed run loses nothing: clear the failed task, and it resumes."""
+A stopped or failed run loses nothing: clear the failed task, and it resumes. `clear_away` deletes the pods that a run left, whatever it was doing
+when it was stopped."""
 
 USAGE, ALL_REFUSED, SOME_FAILED = 2, 3, 4
 """Exit codes of tipbench's that no other try mends: bad input; the RAM policy refused every model; a part could not be done."""
@@ -76,6 +78,8 @@ SMALLEST_SAMPLE = 6
 NEXT = "tipbench.next.{rubric}"
 """The experiment's tag that says what an experiment in rounds needs next under a rubric: JSON with `action` and `looks_taken`."""
 ROUND = "__round_"
+LINGERS_S = 15.0
+"""How long after a run was stopped a worker may still start a pod: it learns of it with its next heartbeat (5 s)."""
 NO_RETRY = {"ModelMissing", "OOMKilled"}
 """Reasons that another try does not mend."""
 URL = r"https?://[^\s/,]+(/[^\s,]*)?"
@@ -593,6 +597,19 @@ class SampleSensor(ScoresSensor):
         return not any(left.values())
 
 
+def delete_pods(client: Any, selector: str) -> list[str]:
+    """Delete the pods that a label selector finds in the namespace; returns the names of those that were there."""
+    names = []
+    for pod in client.list_namespaced_pod(NAMESPACE, label_selector=selector).items:
+        names.append(pod.metadata.name)
+        try:
+            client.delete_namespaced_pod(pod.metadata.name, NAMESPACE)
+        except ApiException as error:
+            if error.status != 404:
+                raise
+    return names
+
+
 def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
     """Why a stage's pod failed: in words, as the stage's own outcome, and the reason if something killed it from outside."""
     status = pod.status
@@ -1050,7 +1067,25 @@ with DAG(
         skip_when_already_exists=True,
     )
 
+    @teardown(on_failure_fail_dagrun=True)
+    def clear_away(run_id: Any = None, ti: Any = None) -> None:
+        """Delete the pods that the run left. Where it was stopped in Airflow, a task that was queued, or between the worker and the
+        triggerer, has nobody else to do it; and Airflow calls such a task skipped and would call the run a success.
+        """
+        selector = f"app.kubernetes.io/managed-by=airflow,tipbench.dev/run={label(run_id)}"
+        states = ti.get_task_states(dag_id=ti.dag_id, run_ids=[run_id])[run_id]
+        client, end = KubernetesHook().core_v1_client, time.monotonic() + LINGERS_S
+        while True:
+            for name in delete_pods(client, selector):
+                ti.log.info("Deleted pod %s, which was left", name)
+            if states.get("compare") == "success" or time.monotonic() > end:
+                break
+            time.sleep(LINGERS_S / 5)
+        if not {"success", "failed", "upstream_failed"} & {states.get("compare")} and "failed" not in states.values():
+            raise AirflowFailException("The run was stopped before anything was compared.")
+
     choice = pick_judge()
     collect >> export_for_judge >> choice >> [judge, await_scores, export_sample, compare]
     export_sample >> await_sample
     [judge, await_scores, await_sample] >> compare >> another_round() >> next_round
+    [collect, export_for_judge, judge, export_sample, compare] >> clear_away()

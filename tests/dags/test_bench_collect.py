@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -126,7 +127,7 @@ def test_the_reference_lists_the_parameters_as_they_are(dag: Any) -> None:
 def test_the_tasks_and_their_order(dag: Any) -> None:
     assert set(dag.task_ids) == {
         *("plan", "collect", "export_for_judge", "pick_judge", "judge", "await_scores", "compare"),
-        *("export_sample", "await_sample", "another_round", "next_round"),
+        *("export_sample", "await_sample", "another_round", "next_round", "clear_away"),
     }
     assert dag.get_task("collect").upstream_task_ids == {"plan"}
     assert dag.get_task("export_for_judge").upstream_task_ids == {"collect"}
@@ -416,6 +417,55 @@ def test_the_runs_of_a_chain_are_numbered_behind_the_first_ones_id(dag: Any) -> 
         for number in (1, 2, 12):
             assert round_id(run_id, number) == pipeline.round_id(run_id, number)
             assert pipeline.chain_of(round_id(run_id, number)) == (round_id(run_id, 1), number)
+
+
+def test_what_a_run_leaves_is_cleared_away_whatever_became_of_it(dag: Any) -> None:
+    task = dag.get_task("clear_away")
+    assert task.is_teardown and task.on_failure_fail_dagrun
+    pods = {name for name in dag.task_ids if hasattr(dag.get_task(name), "build_pod_request_obj")} | {"collect"}
+    assert task.upstream_task_ids == pods and not task.downstream_task_ids
+
+
+@pytest.mark.parametrize(
+    ("states", "fails"),
+    [
+        ({"collect_0": "success", "compare": "success", "next_round": "skipped"}, False),
+        ({"collect_0": "skipped", "collect_1": "success", "compare": "skipped"}, True),
+        ({"collect_0": "failed", "compare": "skipped"}, False),  # the run fails by itself
+        ({"plan": "failed", "collect": "upstream_failed", "compare": "upstream_failed"}, False),
+        ({"plan": "success", "compare": None}, True),
+    ],
+)
+def test_a_run_that_was_stopped_is_no_success_and_leaves_no_pod(
+    dag: Any, monkeypatch: pytest.MonkeyPatch, states: dict[str, str | None], fails: bool
+) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+    from kubernetes.client import ApiException, V1ObjectMeta, V1Pod, V1PodList
+
+    module = module_of(dag)
+    pods = {"left": "a-run", "gone-meanwhile": "a-run", "other": "another-run"}
+
+    class Client:
+        def list_namespaced_pod(self, namespace: str, label_selector: str) -> Any:
+            run = dict(part.split("=") for part in label_selector.split(","))["tipbench.dev/run"]
+            return V1PodList(items=[V1Pod(metadata=V1ObjectMeta(name=n)) for n, of in pods.items() if of == run])
+
+        def delete_namespaced_pod(self, name: str, namespace: str) -> None:
+            del pods[name]
+            if name == "gone-meanwhile":
+                raise ApiException(status=404)
+
+    class Instance:
+        dag_id, log = "bench_collect", logging.getLogger("test")
+
+        def get_task_states(self, dag_id: str, run_ids: list[str]) -> dict[str, dict[str, str | None]]:
+            return {run_ids[0]: states}
+
+    monkeypatch.setattr(module, "LINGERS_S", 0.01)
+    monkeypatch.setattr(module.KubernetesHook, "core_v1_client", Client())
+    with pytest.raises(AirflowFailException, match="stopped") if fails else contextlib.nullcontext():
+        dag.get_task("clear_away").python_callable(run_id="a-run", ti=Instance())
+    assert pods == {"other": "another-run"}
 
 
 def test_a_round_comes_after_the_board_and_is_triggered_once(dag: Any) -> None:

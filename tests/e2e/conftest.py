@@ -13,12 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from tests.browsing import DESKTOP, SCREENSHOTS, chromium
 from tests.conftest import free_port
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 CONTEXT = "kind-tipbench"
 NAMESPACE = "tipbench"
@@ -272,6 +276,23 @@ def assert_complete(
     assert all(c["metrics"]["n_candidates"] == tips for c in cells)
 
 
+def run_of(api: httpx.Client, run: str) -> dict[str, Any]:
+    """A run's detail."""
+    return api.get(f"/dag-runs/{run}").raise_for_status().json()
+
+
+def opened_panel(browser: Browser) -> Page:
+    """The panel in a new window, logged in as the first admin."""
+    page = browser.new_context(viewport=DESKTOP).new_page()
+    page.set_default_timeout(60_000)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.goto(API)
+    page.get_by_label("Admin token").fill(secret("tipbench-admin", "token"))
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Run collection").first.wait_for()
+    return page
+
+
 # -- fixtures ------------------------------------------------------------------------------------
 
 
@@ -296,6 +317,23 @@ def airflow() -> Airflow:
 def mlflow() -> Mlflow:
     """MLflow in the cluster."""
     return Mlflow()
+
+
+@pytest.fixture(scope="session")
+def api() -> httpx.Client:
+    """The API with the first admin's token, as a script has it."""
+    token = secret("tipbench-admin", "token")
+    headers = {"Authorization": f"Bearer {token}"}
+    client = httpx.Client(base_url=f"{API}/api/bench", headers=headers, timeout=60, limits=NO_REUSE)
+    until("the API is ready", lambda: httpx.get(f"{API}/readyz").json()["ready"], timeout=120)
+    return client
+
+
+@pytest.fixture
+def browser() -> Iterator[Browser]:
+    """Headless Chromium."""
+    with chromium() as launched:
+        yield launched
 
 
 @pytest.fixture

@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import re
+import time
 import uuid
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from tests.browsing import DESKTOP, SCREENSHOTS, chromium, judge_all
-from tests.e2e.conftest import API, NO_REUSE, SMALL, Airflow, Mlflow, assert_complete, kubectl, secret, until
+from tests.browsing import SCREENSHOTS, judge_all
+from tests.e2e.conftest import (
+    API,
+    SMALL,
+    Airflow,
+    Mlflow,
+    assert_complete,
+    kubectl,
+    opened_panel,
+    run_of,
+    secret,
+    until,
+)
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
-
-
-@pytest.fixture(scope="module")
-def api() -> httpx.Client:
-    """The API with the first admin's token, as a script has it."""
-    token = secret("tipbench-admin", "token")
-    headers = {"Authorization": f"Bearer {token}"}
-    client = httpx.Client(base_url=f"{API}/api/bench", headers=headers, timeout=60, limits=NO_REUSE)
-    until("the API is ready", lambda: httpx.get(f"{API}/readyz").json()["ready"], timeout=120)
-    return client
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    """Headless Chromium."""
-    with chromium() as launched:
-        yield launched
-
-
-def run_of(api: httpx.Client, run: str) -> dict[str, Any]:
-    """A run's detail."""
-    return api.get(f"/dag-runs/{run}").raise_for_status().json()
 
 
 def test_by_requests_alone_and_an_agent_with_a_url_and_a_token(
@@ -77,14 +66,22 @@ def test_by_requests_alone_and_an_agent_with_a_url_and_a_token(
     assert_complete(mlflow.cells(experiment), models=1)
 
 
-def test_a_run_that_is_cancelled_leaves_nothing_behind(api: httpx.Client, airflow: Airflow, experiment: str) -> None:
+@pytest.mark.parametrize("seconds", [0, 2, 9, 14])
+def test_a_run_that_is_cancelled_leaves_nothing_behind(
+    api: httpx.Client, airflow: Airflow, experiment: str, seconds: float
+) -> None:
+    """Whatever its task is doing then: on its way from the worker to the triggerer, watched, or on its way back for the log."""
     conf = {"models": "smollm2:135m", "experiment": experiment, "n_tips": 20}
     run = api.post("/run", json=conf).raise_for_status().json()["id"]
     selector = f"tipbench.dev/experiment={experiment}"
-    until("its pod is there", lambda: "pod/" in kubectl("get", "pods", "-l", selector, "-o", "name"))
-    assert api.post(f"/dag-runs/{run}/cancel").status_code == 202
-    until("its pod is gone", lambda: "pod/" not in kubectl("get", "pods", "-l", selector, "-o", "name"))
-    assert airflow.state(run) == "failed" and api.post(f"/dag-runs/{run}/cancel").status_code == 409
+    until("its pod is there", lambda: "pod/" in kubectl("get", "pods", "-l", selector, "-o", "name"), every=0.3)
+    time.sleep(seconds)
+    answer = api.post(f"/dag-runs/{run}/cancel")
+    assert answer.status_code == 202 and answer.json()["state"] == "cancelled", answer.text
+    assert api.post(f"/dag-runs/{run}/cancel").status_code == 409
+    until("its pod is gone", lambda: "pod/" not in kubectl("get", "pods", "-l", selector, "-o", "name"), timeout=90)
+    assert airflow.end(run, timeout=90) == "failed" and run_of(api, run)["state"] == "cancelled"
+    assert "pod/" not in kubectl("get", "pods", "-l", selector, "-o", "name")
     until("the replica is free", lambda: not kubectl("get", "leases", "-l", "app.kubernetes.io/part-of=tipbench", "-o",
                                                      "jsonpath={.items[*].spec.holderIdentity}").strip())  # fmt: skip
 
@@ -102,12 +99,7 @@ def test_a_service_that_is_away_is_said_and_comes_back(api: httpx.Client) -> Non
 
 
 def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: str, browser: Browser) -> None:
-    page = browser.new_context(viewport=DESKTOP).new_page()
-    page.set_default_timeout(60_000)
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.goto(API)
-    page.get_by_label("Admin token").fill(secret("tipbench-admin", "token"))
-    page.keyboard.press("Enter")
+    page = opened_panel(browser)
     page.get_by_role("link", name="Run collection").first.click()
     page.get_by_label("Experiment", exact=True).fill(experiment)
     page.locator("[name=models][value='smollm2:135m-brief']").wait_for()  # what Ollama has comes a moment later

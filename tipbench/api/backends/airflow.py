@@ -50,9 +50,11 @@ STATES: Mapping[str | None, TaskState] = {
     "skipped": "skipped",
     "removed": "skipped",
 }
+CLEARS = "clear_away"
+"""The task that deletes what a run left: Airflow lets it end before it calls a stopped run failed."""
 ORDER = (
     *("plan", "collect", "export_for_judge", "pick_judge", "export_sample", "judge", "await_scores", "await_sample"),
-    *("compare", "another_round", "next_round"),
+    *("compare", "another_round", "next_round", CLEARS),
 )
 
 
@@ -252,7 +254,8 @@ class AirflowBackend:
 
     def run(self, run_id: str) -> PipelineRun:
         path = f"/api/v2/dags/{DAG}/dagRuns/{quote(run_id, safe='')}"
-        run = self._as_run(self._get(path))
+        raw = self._get(path)
+        run = self._as_run(raw)
         entries: list[dict[str, Any]] = []
         while True:
             page = self._get(f"{path}/taskInstances", limit=PAGE, offset=len(entries))
@@ -261,6 +264,8 @@ class AirflowBackend:
                 break
         models = split_list(str(run.config.get("models", "")))
         tasks = sorted((self._task(run, one, models) for one in entries), key=_place)
+        if run.state == "running" and _is_stopped(entries):
+            run = self._as_run({**raw, "state": "failed"})
         failed = [
             f"{t.task if t.map_index is None else t.label}: {t.reason or 'failed'}"
             for t in tasks
@@ -398,6 +403,13 @@ def _expiry(token: str) -> float:
 
 def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text.replace("Z", "+00:00")) if text else None
+
+
+def _is_stopped(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Is all of a run over without a board, but for what clears away after it?"""
+    states = [(one["task_id"], STATES.get(one["state"], "pending")) for one in entries if one["task_id"] != CLEARS]
+    over = all(state in ("success", "failed", "skipped") for _, state in states)
+    return bool(states) and over and ("compare", "success") not in states
 
 
 def _place(task: TaskBody) -> tuple[int, int]:

@@ -20,6 +20,7 @@ const TASKS = {
   compare: "Rank",
   another_round: "Is it sure?",
   next_round: "Start the next round",
+  clear_away: "Clear away",
 };
 const LOOK_MS = 4000;
 const MARKS = {
