@@ -431,7 +431,8 @@ def test_what_a_run_leaves_is_cleared_away_whatever_became_of_it(dag: Any) -> No
     [
         ({"collect_0": "success", "compare": "success", "next_round": "skipped"}, False),
         ({"collect_0": "skipped", "collect_1": "success", "compare": "skipped"}, True),
-        ({"collect_0": "failed", "compare": "skipped"}, False),  # the run fails by itself
+        ({"collect_0": "failed", "compare": "skipped"}, True),
+        ({"export_for_judge": "failed", "compare": "upstream_failed"}, False),  # the run fails by itself
         ({"plan": "failed", "collect": "upstream_failed", "compare": "upstream_failed"}, False),
         ({"plan": "success", "compare": None}, True),
     ],

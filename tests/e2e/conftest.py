@@ -281,6 +281,54 @@ def run_of(api: httpx.Client, run: str) -> dict[str, Any]:
     return api.get(f"/dag-runs/{run}").raise_for_status().json()
 
 
+@contextlib.contextmanager
+def applied(*objects: dict[str, Any]) -> Iterator[None]:
+    """These objects, for a while."""
+    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
+    kubectl("apply", "-f", "-", stdin=body)
+    try:
+        yield
+    finally:
+        kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=body)
+
+
+def upgrade(values: dict[str, Any]) -> None:
+    """The tipbench release with these values, ready."""
+    command = ["helm", "--kube-context", CONTEXT, "-n", NAMESPACE, "upgrade", "tipbench", "charts/tipbench", "-f", "charts/tipbench/values-kind.yaml"]  # fmt: skip
+    done = subprocess.run(
+        [*command, "-f", "-", "--wait", "--timeout", "5m"],
+        input=json.dumps(values),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """The tipbench release as it was, whatever it became meanwhile."""
+    try:
+        yield
+    finally:
+        upgrade({})
+
+
+def collecting(name: str, experiment: str, **more: object) -> None:
+    """A job by hand that collects, once."""
+    job = json.loads(
+        kubectl("create", "job", "--from=cronjob/tipbench-collect", name, "--dry-run=client", "-o", "json")
+    )
+    job["spec"]["backoffLimit"] = 0
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    mine = {"experiment": experiment, "models": "smollm2:135m", "spool": f"/exchange/spool/{name}"} | SMALL | more
+    mine = {f"TIPBENCH_{key.upper()}": str(value) for key, value in mine.items()}
+    container["env"] = [e for e in container["env"] if e["name"] not in mine] + [
+        {"name": key, "value": value} for key, value in mine.items()
+    ]
+    kubectl("apply", "-f", "-", stdin=json.dumps(job))
+
+
 def opened_panel(browser: Browser) -> Page:
     """The panel in a new window, logged in as the first admin."""
     page = browser.new_context(viewport=DESKTOP).new_page()

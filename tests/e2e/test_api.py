@@ -66,11 +66,11 @@ def test_by_requests_alone_and_an_agent_with_a_url_and_a_token(
     assert_complete(mlflow.cells(experiment), models=1)
 
 
-@pytest.mark.parametrize("seconds", [0, 2, 9, 14])
+@pytest.mark.parametrize("seconds", [0, 5])
 def test_a_run_that_is_cancelled_leaves_nothing_behind(
     api: httpx.Client, airflow: Airflow, experiment: str, seconds: float
 ) -> None:
-    """Whatever its task is doing then: on its way from the worker to the triggerer, watched, or on its way back for the log."""
+    """Whatever its task is doing then: on its way from the worker to the triggerer, or watched."""
     conf = {"models": "smollm2:135m", "experiment": experiment, "n_tips": 20}
     run = api.post("/run", json=conf).raise_for_status().json()["id"]
     selector = f"tipbench.dev/experiment={experiment}"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import SMALL, Airflow, Mlflow, assert_complete, helm, kubectl, objects, secret, until
+from tests.e2e.conftest import (
+    SMALL,
+    Airflow,
+    Mlflow,
+    assert_complete,
+    collecting,
+    helm,
+    kubectl,
+    objects,
+    secret,
+    until,
+)
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 LONGER = {
@@ -78,21 +88,6 @@ def test_a_run_survives(
 def finished(mlflow: Mlflow, experiment: str) -> int:
     """Cells that are complete."""
     return sum(cell["status"] == "FINISHED" for cell in mlflow.cells(experiment))
-
-
-def collecting(name: str, experiment: str, **more: object) -> None:
-    """A job by hand that collects, once."""
-    job = json.loads(
-        kubectl("create", "job", "--from=cronjob/tipbench-collect", name, "--dry-run=client", "-o", "json")
-    )
-    job["spec"]["backoffLimit"] = 0
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    mine = {"experiment": experiment, "models": "smollm2:135m", "spool": f"/exchange/spool/{name}"} | SMALL | more
-    mine = {f"TIPBENCH_{key.upper()}": str(value) for key, value in mine.items()}
-    container["env"] = [e for e in container["env"] if e["name"] not in mine] + [
-        {"name": key, "value": value} for key, value in mine.items()
-    ]
-    kubectl("apply", "-f", "-", stdin=json.dumps(job))
 
 
 def signal_pod(job: str, signal: str) -> None:

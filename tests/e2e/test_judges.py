@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from tests.browsing import SCREENSHOTS
-from tests.e2e.conftest import API, Airflow, Mlflow, assert_complete, kubectl, opened_panel, run_of, until
+from tests.e2e.conftest import (
+    API,
+    SMALL,
+    Airflow,
+    Mlflow,
+    applied,
+    assert_complete,
+    collecting,
+    kubectl,
+    opened_panel,
+    restored,
+    run_of,
+    until,
+    upgrade,
+)
+from tests.fakes.openai_server import SCORES, FakeOpenAI
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -25,13 +42,26 @@ def chain_of(api: httpx.Client, run: str) -> list[dict[str, Any]]:
     return run_of(api, run)["chain_runs"]
 
 
-def score(page: Page, total: int, says: str) -> None:
-    """Score `total` tips with the keyboard, not all alike; `says` is the line that counts, with `{}` for how many."""
+def host_of_the_cluster() -> str:
+    """The address at which this machine is reached from kind's nodes."""
+    network = subprocess.run(["docker", "network", "inspect", "kind"], capture_output=True, text=True, check=True)
+    gateways = [config.get("Gateway", "") for config in json.loads(network.stdout)[0]["IPAM"]["Config"]]
+    return next(address for address in gateways if "." in address)
+
+
+def score_all(page: Page) -> int:
+    """Score every tip that the page hands out with the keyboard, not all alike; returns how many there were."""
+    counter = page.get_by_text(re.compile(r"0 of \d+ tips")).first
+    counter.wait_for()
+    total = int(re.search(r"0 of (\d+) tips", counter.inner_text()).group(1))  # type: ignore[union-attr]
     for number in range(1, total + 1):
         page.locator(".criterion.active h3", has_text="Relevance").wait_for()
         for key in ("3", "2" if number % 3 == 1 else "4", "4" if number % 2 else "3"):
             page.keyboard.press(key)
-        page.get_by_text(re.compile(says.format(number))).first.wait_for()
+        page.get_by_text(
+            re.compile(rf"{number} of {total} tips|Every tip has a score|You can stop here")
+        ).first.wait_for()
+    return total
 
 
 def test_an_llm_judges_everything_and_a_person_the_sample(
@@ -67,9 +97,9 @@ def test_an_llm_judges_everything_and_a_person_the_sample(
     page.get_by_role("link", name="Score the sample").click()
     page.get_by_label("Your name as judge").fill("ann")
     page.keyboard.press("Enter")
-    page.get_by_text("0 of 12 tips of the sample").first.wait_for()
+    page.get_by_text(re.compile(r"0 of \d+ tips of the sample")).first.wait_for()
     page.screenshot(path=SCREENSHOTS / "kind-sample.png", full_page=True)
-    score(page, 12, "^{} of 12 tips of the sample")
+    assert score_all(page) >= 12
     page.get_by_text("You have scored the sample").wait_for()
 
     assert airflow.end(run) == "success"
@@ -120,7 +150,7 @@ def test_a_person_judges_round_by_round_in_the_panel(
     page.get_by_text(re.compile("Round 1 of at most 2: 0 of 4 tips")).wait_for()
     words = page.locator("main").inner_text()
     assert "smollm2" not in words
-    score(page, 4, "^(Round 1 of at most 2: )?{} of 4 tips|Every tip has a score")
+    score_all(page)
 
     second = f"{run}__round_2"
     until("the second round waits for ann", lambda: [one["state"] for one in chain_of(api, run)] == ["success", "waiting"],
@@ -132,9 +162,67 @@ def test_a_person_judges_round_by_round_in_the_panel(
     page.screenshot(path=SCREENSHOTS / "kind-round-2.png", full_page=True)
     page.get_by_role("link", name="Judge the tips").click()
     page.get_by_text(re.compile("Round 2 of at most 2")).first.wait_for()
-    score(page, 4, "{} of 4 tips|Every tip has a score|You can stop here")
+    score_all(page)
     assert airflow.end(second) == "success"
     assert [one["state"] for one in chain_of(api, run)] == ["success", "success"]
     assert_complete(mlflow.cells(experiment), models=2, scenarios=4, prompts=1, tips=1)
     board = api.get(f"/leaderboard/{experiment}").raise_for_status().json()
     assert [(j["name"], j["kind"]) for j in board["judges"]] == [("ann", "human")] and board["race"]["stop"] is not None
+
+
+def test_a_tip_that_the_llm_cannot_score_does_not_keep_the_others_from_being_ranked(
+    api: httpx.Client, airflow: Airflow, mlflow: Mlflow, experiment: str
+) -> None:
+    """The judge is a server beside the cluster, named by a Secret as a provider's is; of one tip it makes nothing."""
+    refused: set[str] = set()
+
+    def answer(body: dict[str, Any]) -> str:
+        asked = body["messages"][-1]["content"]
+        refused.update({asked} if not refused else ())
+        return "I would rather not say." if asked in refused else SCORES
+
+    server = FakeOpenAI(content=answer).start(host="0.0.0.0")
+    assert server.httpd is not None
+    url = f"http://{host_of_the_cluster()}:{server.httpd.server_address[1]}/v1"
+    key = {"OPENAI_API_KEY": "sk-a-key-for-tests", "TIPBENCH_JUDGE_BASE_URL": url}
+    theirs = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "their-judge"}, "stringData": key}
+    conf = {"models": TWO, "prompts": "v1", "n_tips": 1, "num_predict": 32, "n_scenarios": 2, "experiment": experiment}
+    try:
+        with applied(theirs), restored():
+            upgrade({"stages": {"judge": {"existingSecret": "their-judge"}}})
+            until("the API is back", lambda: api.get("/experiments").status_code == 200)
+            body = {**conf, "judge": "llm", "judge_model": "openai:m"}
+            run = api.post("/run", json=body).raise_for_status().json()["id"]
+            assert airflow.end(run) == "success"
+    finally:
+        server.stop()
+    assert airflow.tasks(run)["judge"] == "success" and "could not be scored" in airflow.log(run, "judge")
+    assert {one.get("authorization") for one in server.headers} == {"Bearer sk-a-key-for-tests"}
+    status = api.get(f"/status/{experiment}").raise_for_status().json()
+    assert (status["cells"], status["counted"], status["judged"]) == (4, 4, 3), status
+    board = api.get(f"/leaderboard/{experiment}").raise_for_status().json()
+    assert [cell["n_judged"] for cell in board["cells"]].count(0) == 0, board["cells"]
+
+
+def test_cells_that_two_collectors_made_are_judged_once(
+    api: httpx.Client, airflow: Airflow, mlflow: Mlflow, experiment: str
+) -> None:
+    """A job by hand and the DAG, each with a journal of its own, at the same time: nothing pends that nobody can judge."""
+    job = f"twin-{experiment[-5:]}"
+    conf = {**SMALL, "models": "smollm2:135m", "experiment": experiment}
+    collecting(job, experiment)
+    run = airflow.trigger(**conf)
+    airflow.until_task(run, "await_scores", {"up_for_reschedule"}, timeout=480)
+    kubectl("wait", "--for=condition=complete", f"job/{job}", "--timeout=300s")
+    kubectl("delete", "job", job)
+    status = api.get(f"/status/{experiment}").raise_for_status().json()
+    assert status["counted"] == status["pending"] == 4 and status["cells"] == 4 + status["twins"], status
+    exchange = api.get(f"/judging/{experiment}/export").raise_for_status().json()
+    for item in exchange["items"]:
+        item["scores"] = {"relevance": 4, "actionability": 2, "tone": 5}
+    exchange["judge"] = {"name": "agent-7", "kind": "agent"}
+    assert api.post(f"/judging/{experiment}/apply", json=exchange).raise_for_status().json()["pending_cells"] == 0
+    assert airflow.end(run) == "success"
+    assert {c["tags"]["judge_pending"] for c in mlflow.cells(experiment) if c["status"] == "FINISHED"} == {"false"}
+    board = api.get(f"/leaderboard/{experiment}").raise_for_status().json()
+    assert [cell["coverage"] for cell in board["cells"]] == [1.0, 1.0]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.charts.options import OPTIONS, Values
 from tests.charts.rendering import CASES, NAMES, Object, render
-from tests.e2e.conftest import CONTEXT, NAMESPACE, SMALL, Airflow, Mlflow, kubectl, objects, until
+from tests.e2e.conftest import CONTEXT, SMALL, Airflow, Mlflow, applied, kubectl, objects, restored, until, upgrade
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 SCRATCH = "tipbench-dry-run"
@@ -144,17 +144,6 @@ def second_pool() -> Iterator[None]:
         cluster_wide("label", "node", node, "pool-")
 
 
-@contextlib.contextmanager
-def applied(*objects: Object) -> Iterator[None]:
-    """These objects, for a while."""
-    body = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
-    kubectl("apply", "-f", "-", stdin=body)
-    try:
-        yield
-    finally:
-        kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", stdin=body)
-
-
 OURS: Values = {
     "runAsUser": None,
     "nodeSelector": {"pool": "second"},
@@ -222,28 +211,6 @@ def test_what_the_chart_says_of_a_stages_pod_is_so_for_airflow_and_for_a_job(
         assert volumes["exchange"]["persistentVolumeClaim"]["claimName"] == "shared-tips", stage
         assert pod["metadata"]["labels"]["team"] == "tips", stage
     assert {"name": "SSL_CERT_DIR", "value": "/certs"} in seen["collect"]["spec"]["containers"][0]["env"]
-
-
-def upgrade(values: Values) -> None:
-    """The tipbench release with these values, ready."""
-    command = ["helm", "--kube-context", CONTEXT, "-n", NAMESPACE, "upgrade", "tipbench", "charts/tipbench", "-f", "charts/tipbench/values-kind.yaml"]  # fmt: skip
-    done = subprocess.run(
-        [*command, "-f", "-", "--wait", "--timeout", "5m"],
-        input=json.dumps(values),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@contextlib.contextmanager
-def restored() -> Iterator[None]:
-    """The tipbench release as it was, whatever it became meanwhile."""
-    try:
-        yield
-    finally:
-        upgrade({})
 
 
 def pod_naming_a_user() -> Object:

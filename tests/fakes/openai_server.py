@@ -58,10 +58,10 @@ class FakeOpenAI:
         assert self.httpd is not None
         return f"http://127.0.0.1:{self.httpd.server_address[1]}/v1"
 
-    def start(self, port: int = 0) -> FakeOpenAI:
+    def start(self, port: int = 0, host: str = "127.0.0.1") -> FakeOpenAI:
         """Listen in a thread."""
         handler = type("Handler", (_Handler,), {"fake": self})
-        self.httpd = _Server(("127.0.0.1", port), handler)
+        self.httpd = _Server((host, port), handler)
         threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 

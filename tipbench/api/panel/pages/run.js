@@ -243,9 +243,15 @@ function nextStep(run) {
   return run.degraded && notice("warn", run.degraded);
 }
 
+/** Is a task worth a line? Rounds are for a race; that a run clears away after itself is news only while it does, or where it failed. */
+function tells(task, run) {
+  if (task.task === "another_round" || task.task === "next_round") return run.config.until === "sure";
+  return task.task !== "clear_away" || task.state === "running" || (task.state === "failed" && run.state !== "cancelled");
+}
+
 function steps(run) {
   const groups = [];
-  for (const task of run.tasks) {
+  for (const task of run.tasks.filter((one) => tells(one, run))) {
     const last = groups.at(-1);
     if (last && last.name === task.task) last.tasks.push(task);
     else groups.push({ name: task.task, tasks: [task] });
