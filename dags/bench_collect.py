@@ -31,6 +31,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import logging
 import os
 import re
 import ssl
@@ -52,6 +53,8 @@ from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
 VERSION = "0.3.0"
+LOG = logging.getLogger("airflow.task")
+"""Where a task that is a function writes to its log; the task instance that it is given has no log of its own."""
 DOC = """### Which small model, with which prompt?
 
 `collect` has every (model, prompt) write tips for every scenario, one pod a model. `export_for_judge` writes the blind exchange
@@ -1050,7 +1053,7 @@ with DAG(
             raise AirflowFailException(
                 f"experiment {params['experiment']} does not say what comes next (tag {tag}: {error!r}); clear compare, which writes it"
             ) from error
-        ti.log.info("%s", reason)
+        LOG.info("%s", reason)
         if action == "judge":
             raise AirflowFailException(
                 f"{reason}: not all tips of this round are scored. Score them and clear compare."
@@ -1078,7 +1081,7 @@ with DAG(
         client, end = KubernetesHook().core_v1_client, time.monotonic() + (LINGERS_S if stopped else 0)
         while True:
             for name in delete_pods(client, selector):
-                ti.log.info("Deleted pod %s, which was left", name)
+                LOG.info("Deleted pod %s, which was left", name)
             if time.monotonic() >= end:
                 break
             time.sleep(LINGERS_S / 5)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-import logging
 import os
 import re
 import sys
@@ -457,7 +456,7 @@ def test_a_run_that_was_stopped_is_no_success_and_leaves_no_pod(
                 raise ApiException(status=404)
 
     class Instance:
-        dag_id, log = "bench_collect", logging.getLogger("test")
+        dag_id = "bench_collect"
 
         def get_task_states(self, dag_id: str, run_ids: list[str]) -> dict[str, dict[str, str | None]]:
             return {run_ids[0]: states}
@@ -498,7 +497,6 @@ def test_another_round_is_what_mlflow_says(
     class Instance:
         def __init__(self) -> None:
             self.pushed: dict[str, str] = {}
-            self.log = logging.getLogger("test")
 
         def xcom_pull(self, task_ids: str, key: str) -> str:
             return "abc"
@@ -519,3 +517,13 @@ def test_another_round_is_what_mlflow_says(
     assert ask() is goes_on
     if said is not None:
         assert instance.pushed["next_run"] == f"manual__1__round_{said['looks_taken'] + 1}"
+
+
+def test_what_tasks_ask_of_their_instance_is_there(dag: Any) -> None:
+    """The stand-ins of these tests may have more than Airflow's own task instance has."""
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    source = Path(module_of(dag).__file__ or "").read_text()
+    asked = set(re.findall(r"""\bti(?:["']\])?\.(\w+)""", source))
+    assert {"xcom_pull", "xcom_push", "get_task_states"} <= asked
+    assert {name for name in asked if name not in RuntimeTaskInstance.model_fields and not hasattr(RuntimeTaskInstance, name)} == set()  # fmt: skip

@@ -16,8 +16,8 @@ from tipbench.judging.blinding import blind, export_id, mask_names
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
 from tipbench.judging.validate import exchange_bytes
 from tipbench.rounds import record
-from tipbench.store import Store
-from tipbench.store.records import CellRecord, text_hash
+from tipbench.store import Store, now_ms
+from tipbench.store.records import CellRecord, Heading, Judge, Score, text_hash
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,41 @@ def run(
     asked = asked or (Asked(judge) if judge else Asked(MANUAL) if n_sample else Asked())
     experiment_id = store.require_experiment(experiment)
     census = marks.refresh(store, experiment_id, rubric.hash, asked)
+    if reinstate(store, experiment_id, census, rubric.hash, asked):
+        census = marks.refresh(store, experiment_id, rubric.hash, asked)
     wanted = None
     if n_sample:
         wanted = request(store, experiment_id, census, rubric.hash, asked, n_sample, sample_tips, seed)
     return from_census(experiment, experiment_id, census, store, rubric, judge, asked, seed, repeats, expect, wanted)
+
+
+def reinstate(store: Store, experiment_id: str, census: Census, rubric_hash: str, asked: Asked) -> bool:
+    """Let a judge's earlier version count again that is asked now and has nothing left to score: back to an older digest or prompt.
+
+    The version that scored last is in force, so one of its scores is said once more, as it is. Where something is left to score,
+    the first new score does it. Returns whether there was anything to say.
+    """
+    judges = Judges((entry.cell for entry in census.counted), rubric_hash)
+    if not asked.version or judges.in_force(asked.who) in ("", asked.version):
+        return False
+    if any(judges.pending(entry.cell, asked) for entry in census.counted):
+        return False
+    cell = next(entry.cell for entry in census.counted if entry.cell.n_candidates)
+    said = next(r for r in cell.scores if judges.answers(r, asked))
+    last = max(r.last_ms for e in census.counted for r in e.cell.scores if r.judge == asked.who)
+    index, scores = next(iter(said.scores.items()))
+    again = Score(
+        run_id=cell.run.run_id,
+        index=index,
+        repeat=False,
+        scores=tuple(scores),
+        at_ms=max(now_ms(), last + 1),
+        expected=said.expected.get(index),
+        rationale=said.rationales.get((index, False)),
+    )
+    heading = Heading(Judge(said.judge, said.kind, said.version), rubric_hash, said.criteria)
+    store.log_scores(experiment_id, heading, [again], {}, f"{said.version}-again-{again.at_ms}")
+    return True
 
 
 def request(

@@ -26,7 +26,7 @@ from tipbench.engines.base import EngineInfo, Generation, ModelFacts, Options, R
 from tipbench.judging.exchange import JudgeIdentity
 from tipbench.judging.validate import scored, with_items
 from tipbench.stages import apply, collect, compare, export, status
-from tipbench.store.records import Holdings
+from tipbench.store.records import Holdings, judge_version
 
 pytestmark = pytest.mark.unit
 EXPERIMENT = "tip-bench-history"
@@ -152,7 +152,11 @@ class Histories(RuleBasedStateMachine):
         identity = JudgeIdentity(name=judge, kind=KINDS[judge], details=details)  # type: ignore[arg-type]
         version = self.digest_of_judge if details else ""
         store = memory_store(self.backend)
-        exported = export.run(EXPERIMENT, store, rules, judge=judge, asked=Asked(judge), repeats=0)
+        asked = Asked(judge, judge_version("llm", details) if details else None)
+        exported = export.run(EXPERIMENT, store, rules, judge=judge, asked=asked, repeats=0)
+        if not exported.exchange.items and (judge, rules.hash) in self.last_version:
+            # Back to an earlier version that has scored everything: it counts again.
+            self.last_version[judge, rules.hash] = version
         experiment_id = store.require_experiment(EXPERIMENT)
         items = []
         key = store.export_key(experiment_id, exported.exchange.export_id)
@@ -282,3 +286,18 @@ Histories.TestCase.settings = settings(
 )
 TestHistories = Histories.TestCase
 TestHistories.pytestmark = [pytest.mark.unit]
+
+
+def test_a_judges_earlier_version_that_is_asked_again_counts_again() -> None:
+    """As with prompts: to go back brings back what was there, and asks nothing twice."""
+    history = Histories()
+    history.collects(["one:1b", "two:1b"], 2, False)
+    for digest in ("d0", "d1", "d0"):
+        history.pulls_the_judge_anew(digest)
+        history.judges("ollama:x", 0, 20, False)
+        history.the_board_has_the_current_scores()
+        found = status.run(EXPERIMENT, history.store, history.rubrics[0], Asked(MANUAL)).judges
+        version = judge_version("llm", {"digest": digest})
+        assert [judge.version for judge in found if judge.in_force] == [version]
+    assert history.given == 2 * 8  # nothing was scored a third time
+    history.teardown()
