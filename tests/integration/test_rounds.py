@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.conftest import Tipbench
+from tests.conftest import Tipbench, clean_env, command_line
 from tests.fakes.memory_backend import MemoryBackend, memory_store
 from tests.fakes.ollama_server import FakeOllama
 from tipbench.catalog import Rubric, content_hash, load_rubric
@@ -360,6 +362,45 @@ def test_on_the_command_line(tipbench: Tipbench, config: Config, tmp_path: Path)
     board = json.loads((tmp_path / "out" / "leaderboard.json").read_text())
     assert board["race"]["stop"] == answer["stop"]
     assert tipbench("next", "--take-back", "small:1b|v1", *options).returncode == 2
+
+
+def test_a_command_killed_in_any_round_decides_as_if_it_had_not_been(
+    config: Config, fake: FakeOllama, tmp_path: Path
+) -> None:
+    """kill -9, in the middle of every round, then the same command: no tip is written twice but those that were in flight."""
+    fake.delay = 0.03
+
+    def start(folder: str) -> subprocess.Popen[bytes]:
+        home = tmp_path / folder
+        home.mkdir(exist_ok=True)
+        command = command_line(
+            *("run", "--until", "sure", "--block", 4, "--models", "small:1b", "--n-tips", 1, "--judge", "baseline"),
+            *("--ollama-url", config.ollama_url, "--scenarios", config.scenarios, "--experiment", EXPERIMENT),
+            *("--mlflow-url", home / "store", "--out", home / "out"),
+        )
+        return subprocess.Popen(command, env=clean_env(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def board(folder: str) -> dict[str, Any]:
+        told = json.loads((tmp_path / folder / "out" / "leaderboard.json").read_text())
+        return {
+            "race": told["race"],
+            "cells": [(c["model"], c["prompt"], c["composite"], c["n_judged"]) for c in told["cells"]],
+        }
+
+    assert start("whole").wait(120) == 0
+    needed = fake.generations.total()
+    kills = 0
+    for part in (5, 16, 27):
+        process = start("killed")
+        while process.poll() is None and fake.generations.total() - needed < part:
+            time.sleep(0.005)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    assert start("killed").wait(120) == 0
+    assert kills >= 2
+    assert board("killed") == board("whole")
+    assert needed <= fake.generations.total() - needed <= needed + kills
 
 
 def test_the_census_and_the_race_read_the_same_cells(config: Config, rubric: Rubric, store: Store) -> None:
