@@ -1,4 +1,4 @@
-"""Judges for real: a person in a pseudo-terminal, an LLM on the real Ollama and behind its OpenAI-compatible endpoint."""
+"""Judges: a person in a pseudo-terminal, and LLMs that answer nonsense, go away or do not fit."""
 
 from __future__ import annotations
 
@@ -18,30 +18,10 @@ import pytest
 
 from tests.conftest import Tipbench, clean_env, command_line
 from tests.fakes.ollama_server import FakeOllama
-from tests.integration.conftest import OllamaServer
-from tests.unit.test_validate import exchange
 from tipbench.catalog import load_judge_prompt
 from tipbench.judging.validate import read_exchange, write_exchange
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """Three tips to score."""
-    body = exchange(3)
-    tips = (
-        "Put the phone away and write your three points on paper.",
-        "Be positive.",
-        "Open the window for five minutes.",
-    )
-    items = [
-        i.model_copy(update={"tip": t, "scenario": "It is late and he cannot sleep."})
-        for i, t in zip(body.items, tips, strict=True)
-    ]
-    path = tmp_path / "judge.json"
-    write_exchange(body.model_copy(update={"items": tuple(items)}), path)
-    return path
 
 
 def items(file: Path) -> list[dict[str, Any]]:
@@ -274,52 +254,6 @@ def test_a_file_that_another_judge_began_is_refused(file: Path, tipbench: Tipben
 def test_an_unknown_judge_is_named_with_those_there_are(file: Path, tipbench: Tipbench, spec: str) -> None:
     done = tipbench("judge", "score", file, "--with", spec)
     assert done.returncode == 2 and "ollama:MODEL" in done.stderr
-
-
-@pytest.mark.ollama
-@pytest.mark.timeout(1000)
-def test_a_real_llm_scores_within_the_schema(file: Path, tipbench: Tipbench, ollama: OllamaServer) -> None:
-    done = tipbench(
-        "judge",
-        "score",
-        file,
-        "--with",
-        "ollama:smollm2:135m",
-        "--passes",
-        3,
-        "--ollama-url",
-        ollama.url,
-        "--json",
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert (result["judge"], result["scored"], result["left"], result["failures"]) == ("ollama:smollm2:135m", 3, 0, {})
-    assert 0 < result["engine_s"] <= result["wall_s"]
-    body = json.loads(file.read_text())
-    assert body["judge"]["kind"] == "llm" and body["judge"]["details"]["passes"] == "3"
-    assert len(body["judge"]["details"]["digest"]) == 64
-    for item in body["items"]:
-        assert all(1 <= item["expected"][c] <= 5 for c in item["scores"])
-        assert all(s in range(1, 6) for s in item["scores"].values()) and "passes: relevance " in item["rationale"]
-    assert ollama.resident() == []
-
-
-@pytest.mark.ollama
-def test_a_real_llm_behind_an_openai_endpoint(file: Path, tipbench: Tipbench, ollama: OllamaServer) -> None:
-    done = tipbench(
-        "judge",
-        "score",
-        file,
-        "--with",
-        "openai:smollm2:135m",
-        "--base-url",
-        ollama.url + "/v1",
-        env={"OPENAI_API_KEY": "sk-secret"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sk-secret" not in file.read_text() + done.stdout + done.stderr
-    assert all(s in range(1, 6) for i in items(file) for s in i["scores"].values())
 
 
 def test_a_judge_that_answers_nonsense_leaves_tips_open_and_says_so(file: Path, tipbench: Tipbench) -> None:
