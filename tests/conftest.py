@@ -231,7 +231,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Tests that wait for servers come first, and the many quick ones fill the gaps."""
     if hasattr(config, "workerinput"):
         marks = ("browser", "airflow", "ollama", "integration", "dags", "charts")
-        items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if mark in item.keywords), len(marks)))
+        items.sort(
+            key=lambda item: next((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks))
+        )
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
