@@ -63,10 +63,10 @@ class MlflowServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def running(self) -> bool:
-        """Is there a process?"""
-        return self._process is not None
+    def ensure(self) -> None:
+        """Start it if it does not run."""
+        if self._process is None:
+            self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -135,18 +135,18 @@ def mlflow_url(mlflow_server: MlflowServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def _spare_mlflow(tmp_path_factory: pytest.TempPathFactory, empty_db: Path) -> Iterator[MlflowServer]:
+def spare_mlflow(tmp_path_factory: pytest.TempPathFactory, empty_db: Path) -> Iterator[MlflowServer]:
+    """Another MLflow server, not started yet, with few experiments; for `own_mlflow`, and for one module at a time."""
     server = MlflowServer(tmp_path_factory.mktemp("spare-mlflow"), empty_db)
     yield server
     server.stop()
 
 
 @pytest.fixture
-def own_mlflow(_spare_mlflow: MlflowServer) -> MlflowServer:
+def own_mlflow(spare_mlflow: MlflowServer) -> MlflowServer:
     """A real MLflow server that nobody else uses now, to be stopped and started at will; experiments of earlier tests stay in it."""
-    if not _spare_mlflow.running:
-        _spare_mlflow.start()
-    return _spare_mlflow
+    spare_mlflow.ensure()
+    return spare_mlflow
 
 
 Tipbench = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -201,15 +201,24 @@ TOGETHER = {
 }
 """Files, by the beginnings of their names, that one worker runs: what they share takes longer to set up than they take to run."""
 
+APART = tuple(
+    f"tests/integration/{name}.py"
+    for name in "api/test_local_runs test_collect test_every_option test_interrupts test_judges test_no_secret_shown".split()
+)
+"""Files whose tests take long one after the other and share little: any worker may have one of them (or, where a parameter has
+several words, those with the same first word)."""
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """A file's tests go to one worker, and so do the files that share a server."""
+    """A file's tests go to one worker, and so do the files that share a server; those of a long file without one go to any."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", 1)[0]
+            if file in APART:
+                return nodeid.split(" ", 1)[0]
             return next((group for group, files in TOGETHER.items() if file.startswith(files)), file)
 
     return Together(config, log)
