@@ -1,7 +1,7 @@
 """What more than one kind of test needs: a real MLflow server, the command line as a process, and who runs which test.
 
-`make test` has several workers at once (pytest-xdist). Each has servers of its own, and one file's tests stay together, so that
-what a file sets up is set up once.
+`make test` has several workers at once (pytest-xdist), each with servers of its own. What shares a costly set-up stays together
+(TOGETHER, and one file's tests), what shares little is spread (APART).
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ TOGETHER = {
 
 APART = tuple(
     f"tests/integration/{name}.py"
-    for name in "api/test_local_runs test_collect test_every_option test_interrupts test_judges test_no_secret_shown".split()
+    for name in "api/test_local_runs test_collect test_every_option test_interrupts test_judges test_judging test_no_secret_shown".split()
 )
 """Files whose tests take long one after the other and share little: any worker may have one of them (or, where a parameter has
 several words, those with the same first word)."""
@@ -226,14 +226,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """What `auto` means: a worker for every core that this process may use, and two more, since most tests wait for servers.
+    """What `auto` means: a worker for every core that this process may use, and one more, since most tests wait for servers.
 
     A worker with its servers takes about 1 GiB: eight at most.
     """
     if wanted := os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return int(wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return min(cores + 2, 8)
+    return min(cores + 1, 8)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

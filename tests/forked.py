@@ -55,7 +55,9 @@ class Forked:
                 socket.send_fds(
                     self._requests, [json.dumps(request).encode()], [out.fileno(), err.fileno(), its.fileno()]
                 )
-            pid = int(answers.readline())
+            if not (told := answers.readline()):
+                raise RuntimeError("the process that forks tipbench has ended; its traceback is on stderr")
+            pid = int(told)
             ours.settimeout(timeout)
             try:
                 code = int(answers.readline())
