@@ -52,11 +52,14 @@ demo: install ## the main job, on the embedded model: collect, judge (baseline),
 	  --n-tips 3 --num-predict 120 --num-ctx 1024 --experiment tip-bench-demo \
 	  --mlflow-url $(DEMO)/store --spool $(DEMO)/spool --judge baseline --out $(DEMO)
 
-# One file's tests stay on one worker, and the files that wait for servers come first (tests/conftest.py).
+# Which tests stay on one worker, and that the files that wait for servers come first, is in tests/conftest.py.
 WORKERS ?= auto
 
+# What the tests write lies in memory where 4 GiB of it are free: on a disk every commit of a database waits ten milliseconds.
+IN_MEMORY := $(shell [ "$$(df --output=avail -B1G /dev/shm 2>/dev/null | tail -n 1)" -ge 4 ] 2>/dev/null && echo PYTEST_DEBUG_TEMPROOT=/dev/shm)
+
 test: install ## everything that needs no cluster, on several workers; says what it left out and why
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
+	$(IN_MEMORY) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 lint: install ## style, formatting, who may import whom, and the charts where helm is there
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """What more than one kind of test needs: a real MLflow server, the command line as a process, and who runs which test.
 
-`make test` has several workers at once (pytest-xdist). Each has servers of its own, and one file's tests stay together, so that
-what a file sets up is set up once.
+`make test` has several workers at once (pytest-xdist), each with servers of its own. What shares a costly set-up stays together
+(TOGETHER, and one file's tests), what shares little is spread (APART).
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from tests.forked import Forked
+from tipbench.store import open_store
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
@@ -53,20 +55,24 @@ def free_port() -> int:
 class MlflowServer:
     """A real `mlflow server` process on a folder; it can be stopped and started again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, empty: Path | None = None) -> None:
+        """`empty`: a database to begin with, which spares the server the making of its tables."""
         self.folder = folder
+        self._empty = empty
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def running(self) -> bool:
-        """Is there a process?"""
-        return self._process is not None
+    def ensure(self) -> None:
+        """Start it if it does not run."""
+        if self._process is None:
+            self.start()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self._empty is not None and not (self.folder / "mlflow.db").exists():
+            shutil.copy(self._empty, self.folder / "mlflow.db")
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db", "--workers", "1"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
@@ -93,9 +99,30 @@ class MlflowServer:
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+def empty_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables and nothing in them: its dozens of migrations, which take a second of a core, run once."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty-store"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "mlflow.db").exists():
+            open_store(str(folder)).close()
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store_folder(tmp_path: Path, empty_db: Path) -> Path:
+    """A store in a folder, with nothing in it yet."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    shutil.copy(empty_db, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, empty_db: Path) -> Iterator[MlflowServer]:
     """One real MLflow server for the session; tests keep apart by experiment names."""
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
+    server = MlflowServer(tmp_path_factory.mktemp("mlflow"), empty_db)
     server.start()
     yield server
     server.stop()
@@ -108,31 +135,37 @@ def mlflow_url(mlflow_server: MlflowServer) -> str:
 
 
 @pytest.fixture(scope="session")
-def _spare_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path_factory.mktemp("spare-mlflow"))
+def spare_mlflow(tmp_path_factory: pytest.TempPathFactory, empty_db: Path) -> Iterator[MlflowServer]:
+    """Another MLflow server, not started yet, with few experiments; for `own_mlflow`, and for one module at a time."""
+    server = MlflowServer(tmp_path_factory.mktemp("spare-mlflow"), empty_db)
     yield server
     server.stop()
 
 
 @pytest.fixture
-def own_mlflow(_spare_mlflow: MlflowServer) -> MlflowServer:
+def own_mlflow(spare_mlflow: MlflowServer) -> MlflowServer:
     """A real MLflow server that nobody else uses now, to be stopped and started at will; experiments of earlier tests stay in it."""
-    if not _spare_mlflow.running:
-        _spare_mlflow.start()
-    return _spare_mlflow
+    spare_mlflow.ensure()
+    return spare_mlflow
 
 
 Tipbench = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    """The installed command with its imports done, for processes that end by themselves."""
+    opened = Forked()
+    yield opened
+    opened.close()
+
+
 @pytest.fixture
-def tipbench(tmp_path: Path) -> Tipbench:
+def tipbench(forked: Forked, tmp_path: Path) -> Tipbench:
     """`tipbench(*args)` runs the installed command in an empty HOME and returns the finished process."""
 
     def run(*args: object, env: dict[str, str] | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command_line(*args), env=clean_env(tmp_path) | (env or {}), capture_output=True, text=True, timeout=timeout
-        )
+        return forked.run(command_line(*args), env=clean_env(tmp_path) | (env or {}), timeout=timeout)
 
     return run
 
@@ -158,24 +191,37 @@ def pytest_configure() -> None:
 
 # -- several workers -----------------------------------------------------------------------------
 
-SPINNING = "ollama"
-"""Tests with this mark run while no other worker has a test: llama.cpp's threads wait for each other by spinning, and beside a
-busy neighbour a model writes a word a second instead of sixty."""
+TOGETHER = {
+    "browser": ("tests/browser/",),
+    "dags": ("tests/dags/",),
+    "ollama": tuple(
+        f"tests/integration/test_{name}.py"
+        for name in ("memory_sources", "ollama_judges_real", "ollama_models_real", "ollama_real")
+    ),
+}
+"""Files, by the beginnings of their names, that one worker runs: what they share takes longer to set up than they take to run."""
+
+APART = tuple(
+    f"tests/integration/{name}.py"
+    for name in "api/test_local_runs test_collect test_every_option test_interrupts test_judges test_judging test_no_secret_shown".split()
+)
+"""Files whose tests take long one after the other and share little: any worker may have one of them (or, where a parameter has
+several words, those with the same first word)."""
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Wait, outside every time limit, until this test may begin."""
-    session = getattr(item.config, "workerinput", {}).get("testrunuid")
-    if session is None:
-        return (yield)
-    here = Path(tempfile.gettempdir()) / f"tipbench-tests-{session}"
-    with here.with_suffix(".door").open("w") as door, here.with_suffix(".room").open("w") as room:
-        # The door is closed by whoever wants the room alone, so that those who share it do not keep it for ever.
-        fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if SPINNING in item.keywords else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        return (yield)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """A file's tests go to one worker, and so do the files that share a server; those of a long file without one go to any."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::", 1)[0]
+            if file in APART:
+                return nodeid.split(" ", 1)[0]
+            return next((group for group, files in TOGETHER.items() if file.startswith(files)), file)
+
+    return Together(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -191,13 +237,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that want the machine alone come first, then those that wait for servers, and the many quick ones fill the gaps.
-
-    A file's tests go to one worker (--dist loadfile).
-    """
+    """Tests that wait for servers come first, and the many quick ones fill the gaps."""
     if hasattr(config, "workerinput"):
-        marks = (SPINNING, "airflow", "browser", "integration", "dags", "charts")
-        items.sort(key=lambda item: next((n for n, mark in enumerate(marks) if mark in item.keywords), len(marks)))
+        marks = ("browser", "airflow", "ollama", "integration", "dags", "charts")
+        items.sort(
+            key=lambda item: next((n for n, mark in enumerate(marks) if item.get_closest_marker(mark)), len(marks))
+        )
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:

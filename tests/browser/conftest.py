@@ -64,6 +64,8 @@ def environment(folder: Path) -> dict[str, str]:
         "TIPBENCH_MODELS": MODEL,
         "TIPBENCH_NUM_CTX": "1024",
         "TIPBENCH_NUM_PREDICT": "40",
+        # Its threads spin: two of them beside another worker's tests are twenty times as slow as one.
+        "TIPBENCH_NUM_THREAD": "1",
         "TIPBENCH_MLFLOW_URL": str(folder / "store"),
         "TIPBENCH_SPOOL": str(folder / "spool"),
         "TIPBENCH_STATE_DIR": str(folder / "state"),

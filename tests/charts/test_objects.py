@@ -6,6 +6,7 @@ The same objects go through a server-side dry run on kind in tests/e2e/test_obje
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
 from typing import Any
@@ -15,12 +16,16 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kubernetes_validate import utils
 
 from tests.charts.options import OPTIONS, Values
 from tests.charts.rendering import CASES, CHARTS, NAMES, Failed, Object, find, kind, name_of, pods, render
 from tipbench.cluster import fitted_name
 
 pytestmark = pytest.mark.charts
+
+# It reads its schemas, megabytes of JSON, for every object anew.
+utils.schema_contents = functools.cache(utils.schema_contents)
 
 VERSIONS = ("1.30", "1.34")
 """The oldest Kubernetes that the charts name, and the one that the end-to-end tests run."""

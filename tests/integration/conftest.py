@@ -1,4 +1,4 @@
-"""A real Ollama server with real small models, for the tests that claim one."""
+"""A real Ollama server with real small models, for the tests that claim one; and a file for a judge."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import httpx
 import pytest
 
 from tests.conftest import IN_CI, free_port
+from tests.unit.test_validate import exchange
+from tipbench.judging.validate import write_exchange
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -58,9 +60,17 @@ class OllamaServer:
 
 
 def start_ollama(
-    folder: Path, *, parallel: int = 1, bare: bool = False, settings: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    parallel: int = 1,
+    bare: bool = False,
+    threads: int = 0,
+    settings: Mapping[str, str] | None = None,
 ) -> OllamaServer:
-    """Start a server on a free port, with models and home in `folder`; `bare`: without SmolLM2; `settings`: more variables."""
+    """Start a server on a free port, with models and home in `folder`; `bare`: without SmolLM2; `settings`: more variables.
+
+    `threads`: of SmolLM2, where no request says how many; 0 leaves it to the server.
+    """
     port = free_port()
     env = {k: v for k, v in os.environ.items() if not k.startswith("OLLAMA_")} | {
         "HOME": str(folder),
@@ -84,8 +94,9 @@ def start_ollama(
             time.sleep(0.1)
     if bare:
         return server
-    server.create("smollm2:135m", f"FROM {smollm2()}\n")
-    server.create("smollm2:135m-brief", f"FROM {smollm2()}\nSYSTEM You answer in one short sentence.\n")
+    more = f"PARAMETER num_thread {threads}\n" if threads else ""
+    server.create("smollm2:135m", f"FROM {smollm2()}\n{more}")
+    server.create("smollm2:135m-brief", f"FROM {smollm2()}\n{more}SYSTEM You answer in one short sentence.\n")
     return server
 
 
@@ -98,7 +109,28 @@ def ollama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OllamaServer]:
             pytest.fail(message)
         pytest.skip(message)
     # As the ollama chart sets it: else it grows with every load, and a figure depends on how many tests came before.
-    server = start_ollama(tmp_path_factory.mktemp("ollama"), settings={"MALLOC_ARENA_MAX": "1"})
+    settings = {"MALLOC_ARENA_MAX": "1"}
+    # llama.cpp's threads wait for each other by spinning: beside other workers' tests two of them write a word a second, and one
+    # alone writes thirty.
+    server = start_ollama(tmp_path_factory.mktemp("ollama"), threads=1, settings=settings)
     yield server
     server.process.terminate()
     server.process.wait(30)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Three tips to score."""
+    body = exchange(3)
+    tips = (
+        "Put the phone away and write your three points on paper.",
+        "Be positive.",
+        "Open the window for five minutes.",
+    )
+    items = [
+        i.model_copy(update={"tip": t, "scenario": "It is late and he cannot sleep."})
+        for i, t in zip(body.items, tips, strict=True)
+    ]
+    path = tmp_path / "judge.json"
+    write_exchange(body.model_copy(update={"items": tuple(items)}), path)
+    return path

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 RUNNER = CliRunner()
 EXPERIMENT = "tip-bench-every"
 SMALL = {"models": "smollm2:135m", "prompts": "v1,v2-mentor", "n_scenarios": "2", "n_tips": "2", "num_predict": "8"}
-SMALL |= {"num_ctx": "1024", "engine": "embedded", "experiment": EXPERIMENT}
+SMALL |= {"num_ctx": "1024", "num_thread": "1", "engine": "embedded", "experiment": EXPERIMENT}
 SERVER = {"ollama_url", "base_url"}
 """Addresses of servers that none of these runs asks."""
 EXPECTED = {
@@ -56,9 +56,11 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory, empty_db: Path) -> Path:
     """A folder with a judged experiment, and files of every kind that options name."""
     folder = tmp_path_factory.mktemp("every")
+    (folder / "store").mkdir()
+    shutil.copy(empty_db, folder / "store")
     catalog = resources.files("tipbench.catalog")
     for name in ("scenarios.yaml", "rubric.yaml", "judge.yaml"):
         (folder / name).write_text((catalog / name).read_text(encoding="utf-8"), encoding="utf-8")
@@ -75,6 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "n_tips",
                 "num_predict",
                 "num_ctx",
+                "num_thread",
                 "engine",
                 "experiment",
                 "mlflow_url",

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ CRITERIA = ("relevance", "actionability", "tone")
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return open_store(str(tmp_path_factory.mktemp("store")))
+def store(tmp_path_factory: pytest.TempPathFactory, empty_db: Path) -> Store:
+    folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_db, folder)
+    return open_store(str(folder))
 
 
 def table(

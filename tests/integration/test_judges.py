@@ -1,4 +1,4 @@
-"""Judges for real: a person in a pseudo-terminal, an LLM on the real Ollama and behind its OpenAI-compatible endpoint."""
+"""Judges: a person in a pseudo-terminal, and LLMs that answer nonsense, go away or do not fit."""
 
 from __future__ import annotations
 
@@ -18,30 +18,10 @@ import pytest
 
 from tests.conftest import Tipbench, clean_env, command_line
 from tests.fakes.ollama_server import FakeOllama
-from tests.integration.conftest import OllamaServer
-from tests.unit.test_validate import exchange
 from tipbench.catalog import load_judge_prompt
 from tipbench.judging.validate import read_exchange, write_exchange
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    """Three tips to score."""
-    body = exchange(3)
-    tips = (
-        "Put the phone away and write your three points on paper.",
-        "Be positive.",
-        "Open the window for five minutes.",
-    )
-    items = [
-        i.model_copy(update={"tip": t, "scenario": "It is late and he cannot sleep."})
-        for i, t in zip(body.items, tips, strict=True)
-    ]
-    path = tmp_path / "judge.json"
-    write_exchange(body.model_copy(update={"items": tuple(items)}), path)
-    return path
 
 
 def items(file: Path) -> list[dict[str, Any]]:
@@ -184,14 +164,14 @@ class Screen:
     def resize(self, columns: int, lines: int) -> None:
         self._call("resize-window", "-t", "ann", "-x", str(columns), "-y", str(lines))
 
-    def shows(self, *words: str) -> list[str]:
-        """The screen's lines, once all the words stand on it."""
+    def shows(self, *words: str, instead_of: list[str] | None = None) -> list[str]:
+        """The screen's lines, once all the words stand on it, something else than before, and it is drawn to its end."""
         lines: list[str] = []
-        for _ in range(150):
-            lines = self._call("capture-pane", "-p", "-t", "ann").rstrip("\n").split("\n")
-            if all(word in "\n".join(lines) for word in words):
+        for _ in range(300):
+            before, lines = lines, self._call("capture-pane", "-p", "-t", "ann").rstrip("\n").split("\n")
+            if before == lines != instead_of and all(word in "\n".join(lines) for word in words):
                 return lines
-            time.sleep(0.1)
+            time.sleep(0.05)
         raise AssertionError(f"{words} are not on the screen:\n" + "\n".join(lines))
 
     def close(self) -> None:
@@ -216,16 +196,15 @@ def test_what_is_asked_stands_on_every_screen_and_every_word_can_be_read(
     try:
         lines = screen.shows("tip 1 of 3", "Relevance:", "SITUATION")
         assert len(lines) <= size[1] and all(f" {score} " in "\n".join(lines) for score in range(1, 6))
-        read = "\n".join(lines)
+        # The file has 900 characters of the situation.
+        unread = {f"tip{n}" for n in range(300)} | {f"scene{n}" for n in range(111)}
         for _ in range(80):
-            if "tip299" in read and "scene120" in read:
+            unread -= set(re.findall(r"\b(?:tip|scene)\d+\b", "\n".join(lines)))
+            if not unread:
                 break
             screen.types("Space")
-            time.sleep(0.1)
-            lines = screen.shows("tip 1 of 3", "Relevance:")
-            read += "\n".join(lines)
-        words = set(re.findall(r"\b(?:tip|scene)\d+\b", read))
-        assert {f"tip{n}" for n in range(300)} - words == set()
+            lines = screen.shows("tip 1 of 3", "Relevance:", instead_of=lines)
+        assert not unread
     finally:
         screen.close()
 
@@ -274,52 +253,6 @@ def test_a_file_that_another_judge_began_is_refused(file: Path, tipbench: Tipben
 def test_an_unknown_judge_is_named_with_those_there_are(file: Path, tipbench: Tipbench, spec: str) -> None:
     done = tipbench("judge", "score", file, "--with", spec)
     assert done.returncode == 2 and "ollama:MODEL" in done.stderr
-
-
-@pytest.mark.ollama
-@pytest.mark.timeout(1000)
-def test_a_real_llm_scores_within_the_schema(file: Path, tipbench: Tipbench, ollama: OllamaServer) -> None:
-    done = tipbench(
-        "judge",
-        "score",
-        file,
-        "--with",
-        "ollama:smollm2:135m",
-        "--passes",
-        3,
-        "--ollama-url",
-        ollama.url,
-        "--json",
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
-    assert (result["judge"], result["scored"], result["left"], result["failures"]) == ("ollama:smollm2:135m", 3, 0, {})
-    assert 0 < result["engine_s"] <= result["wall_s"]
-    body = json.loads(file.read_text())
-    assert body["judge"]["kind"] == "llm" and body["judge"]["details"]["passes"] == "3"
-    assert len(body["judge"]["details"]["digest"]) == 64
-    for item in body["items"]:
-        assert all(1 <= item["expected"][c] <= 5 for c in item["scores"])
-        assert all(s in range(1, 6) for s in item["scores"].values()) and "passes: relevance " in item["rationale"]
-    assert ollama.resident() == []
-
-
-@pytest.mark.ollama
-def test_a_real_llm_behind_an_openai_endpoint(file: Path, tipbench: Tipbench, ollama: OllamaServer) -> None:
-    done = tipbench(
-        "judge",
-        "score",
-        file,
-        "--with",
-        "openai:smollm2:135m",
-        "--base-url",
-        ollama.url + "/v1",
-        env={"OPENAI_API_KEY": "sk-secret"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert "sk-secret" not in file.read_text() + done.stdout + done.stderr
-    assert all(s in range(1, 6) for i in items(file) for s in i["scores"].values())
 
 
 def test_a_judge_that_answers_nonsense_leaves_tips_open_and_says_so(file: Path, tipbench: Tipbench) -> None:

@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import sqlite3
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from tests.conftest import MlflowServer, Tipbench, clean_env, command_line
 from tests.fakes.ollama_server import FakeOllama
+from tests.forked import Forked
 from tipbench.leaderboard.model import Leaderboard
 from tipbench.store import open_store
 
@@ -40,7 +40,7 @@ class Collected:
         return ("--experiment", self.experiment, "--mlflow-url", self.url)
 
 
-def collect(server: MlflowServer, experiment: str, home: Path) -> Collected:
+def collect(forked: Forked, server: MlflowServer, experiment: str, home: Path) -> Collected:
     fake = FakeOllama()
     fake.add("qwen2.5:0.5b", 500_000_000)
     original = fake.text
@@ -51,22 +51,22 @@ def collect(server: MlflowServer, experiment: str, home: Path) -> Collected:
         "collect", "--models", "small:1b,qwen2.5:0.5b", "--n-tips", 2, "--experiment", experiment, "--ollama-url", fake.url,
         "--mlflow-url", server.url,
     )  # fmt: skip
-    subprocess.run(command, env=clean_env(home), check=True, capture_output=True)
+    forked.run(command, env=clean_env(home)).check_returncode()
     fake.stop()
     return Collected(server.url, experiment, server)
 
 
 @pytest.fixture
-def collected(mlflow_server: MlflowServer, tmp_path: Path, request: pytest.FixtureRequest) -> Collected:
+def collected(forked: Forked, mlflow_server: MlflowServer, tmp_path: Path, request: pytest.FixtureRequest) -> Collected:
     """An experiment of the test's own."""
     number = hashlib.sha256(request.node.name.encode()).hexdigest()[:8]
-    return collect(mlflow_server, f"tip-bench-judge-{number}", tmp_path)
+    return collect(forked, mlflow_server, f"tip-bench-judge-{number}", tmp_path)
 
 
 @pytest.fixture(scope="module")
-def shared(mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Collected:
+def shared(forked: Forked, mlflow_server: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Collected:
     """One experiment for the tests that must not change anything."""
-    return collect(mlflow_server, "tip-bench-judge-shared", tmp_path_factory.mktemp("shared"))
+    return collect(forked, mlflow_server, "tip-bench-judge-shared", tmp_path_factory.mktemp("shared"))
 
 
 @pytest.fixture
@@ -359,11 +359,11 @@ MUTATIONS: dict[str, Callable[[dict[str, Any]], object]] = {
 
 
 @pytest.fixture(scope="module")
-def shared_file(shared: Collected, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_file(forked: Forked, shared: Collected, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shared experiment's exchange file, still empty."""
     path = tmp_path_factory.mktemp("exchange") / "judge.json"
     command = command_line("judge", "export", "--out", path, *shared.options)
-    subprocess.run(command, env=clean_env(path.parent), check=True, capture_output=True)
+    forked.run(command, env=clean_env(path.parent)).check_returncode()
     return path
 
 
@@ -390,8 +390,8 @@ def test_an_export_does_not_overwrite_scores(tipbench: Tipbench, exported: Path,
 
 
 @pytest.mark.parametrize("weights", ["tone=nan", "tone=inf", "tone=-1", "tone=0", "charm=1"])
-def test_weights_that_cannot_be_are_refused(tipbench: Tipbench, collected: Collected, weights: str) -> None:
-    done = tipbench("compare", *collected.options, "--weights", weights)
+def test_weights_that_cannot_be_are_refused(tipbench: Tipbench, shared: Collected, weights: str) -> None:
+    done = tipbench("compare", *shared.options, "--weights", weights)
     assert done.returncode == 2 and "--weights" in done.stderr
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -90,6 +91,17 @@ def board(tipbench: Tipbench, tmp_path: Path) -> Callable[[str], tuple[list[dict
         return json.loads((out / "leaderboard.json").read_text())["cells"], {"terminal": done.stdout, **forms}
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded(ollama: OllamaServer) -> None:
+    """What a test before left in memory is none of this one's."""
+    for name in ollama.resident():
+        httpx.post(ollama.url + "/api/generate", json={"model": name, "keep_alive": 0}).raise_for_status()
+    deadline = time.monotonic() + 30
+    while psutil.Process(ollama.process.pid).children():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_a_server_on_this_machine_is_measured_by_its_processes(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import clean_env, command_line
+from tests.forked import Forked
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -21,18 +21,21 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 class Shell:
     """Somebody in a folder, without tipbench on PATH."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forked: Forked) -> None:
         self.folder = folder
+        self._forked = forked
         self.env = clean_env(folder) | {"PATH": "/usr/bin:/bin"}
 
     def runs(self, *words: object, code: int = 0) -> str:
-        return self.types(shlex.join(command_line(*words)), code)
+        done = self._forked.run(command_line(*words), cwd=self.folder, env=self.env, timeout=900)
+        assert done.returncode == code, f"{words}\n{done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
 
-    def types(self, line: str, code: int = 0) -> str:
+    def types(self, line: str) -> str:
         done = subprocess.run(
             line, shell=True, cwd=self.folder, env=self.env, capture_output=True, text=True, timeout=900
         )
-        assert done.returncode == code, f"{line}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
 
@@ -44,17 +47,17 @@ def suggested(output: str, command: str) -> str:
     return match[0].strip().removesuffix(".")
 
 
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory, forked: Forked) -> Shell:
     """A folder with a space in its name, a collection in a store folder, and a rubric of one's own."""
-    folder = tmp_path / "my tips"
+    folder = tmp_path_factory.mktemp("steps") / "my tips"
     folder.mkdir()
     text = (resources.files("tipbench.catalog") / "rubric.yaml").read_text(encoding="utf-8")
     (folder / "my rubric.yaml").write_text(text.replace("It is rude", "It is very rude"), encoding="utf-8")
-    shell = Shell(folder)
+    shell = Shell(folder, forked)
     shell.runs(
         "collect", "--engine", "embedded", "--models", "smollm2:135m", "--prompts", "v1,v2-mentor", "--n-scenarios", 2,
-        "--n-tips", 1, "--num-predict", 80, "--num-ctx", 512, "--experiment", "tip-bench-x", "--mlflow-url", "the store",
+        "--n-tips", 1, "--num-predict", 80, "--num-ctx", 512, "--num-thread", 1, "--experiment", "tip-bench-x", "--mlflow-url", "the store",
     )  # fmt: skip
     return shell
 
@@ -102,8 +105,8 @@ def test_every_fault_of_a_file_is_listed_in_one_round(shell: Shell) -> None:
 
 def test_a_weight_that_is_not_named_is_said_to_be_none(shell: Shell) -> None:
     place = ("--experiment", "tip-bench-x", "--mlflow-url", "the store")
-    shell.runs("judge", "export", *place, "--out", "x.json")
-    shell.runs("judge", "score", "x.json", "--with", "baseline", "--apply", "--mlflow-url", "the store")
+    shell.runs("judge", "export", *place, "--out", "y.json")
+    shell.runs("judge", "score", "y.json", "--with", "baseline", "--apply", "--mlflow-url", "the store")
     said = shell.runs("compare", *place, "--weights", "relevance=1")
     assert "Without actionability and tone (weight 0): " in said
     assert "relevance alone; actionability and tone count nothing (weight 0)" in said

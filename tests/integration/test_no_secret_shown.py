@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import MlflowServer, clean_env, command_line, free_port
 from tests.fakes.ollama_server import FakeOllama
 from tests.fakes.openai_server import SCORES, FakeOpenAI
+from tests.forked import Forked
 from tests.integration.net.test_clients import answering
 from tests.integration.test_every_option import commands
 from tipbench.cli import cli
@@ -54,8 +55,9 @@ def fake() -> Iterator[FakeOllama]:
 class Runner:
     """Calls commands with every secret set, and looks at all that they say and leave."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forked: Forked) -> None:
         self.folder = folder
+        self._forked = forked
         self.calls = 0
         self.called: set[tuple[str, ...]] = set()
 
@@ -67,9 +69,7 @@ class Runner:
         variables = (
             clean_env(self.folder) | HELD | {"TIPBENCH_RESULT_FILE": str(outcome), "TIPBENCH_MLFLOW_RETRY_S": "1"} | env
         )
-        done = subprocess.run(
-            command_line(*arguments), env=variables, capture_output=True, text=True, timeout=240, cwd=self.folder
-        )
+        done = self._forked.run(command_line(*arguments), env=variables, timeout=240, cwd=self.folder)
         said = done.stdout + done.stderr
         assert MARK not in said, said
         assert "Traceback" not in said, said
@@ -95,12 +95,12 @@ def provider() -> Iterator[FakeOpenAI]:
 
 
 def test_no_command_shows_or_leaves_a_secret(
-    fake: FakeOllama, provider: FakeOpenAI, own_mlflow: MlflowServer, tmp_path: Path
+    fake: FakeOllama, provider: FakeOpenAI, own_mlflow: MlflowServer, tmp_path: Path, forked: Forked
 ) -> None:
     """Every command, with every secret; a command that nobody calls here fails the test."""
     folder = tmp_path / "home"
     folder.mkdir()
-    run = Runner(folder)
+    run = Runner(folder, forked)
     store = ("--mlflow-url", with_password(own_mlflow.url), "--experiment", EXPERIMENT)
     ollama = ("--ollama-url", with_password(fake.url), "--models", "small:1b")
     small = ("--prompts", "v1", "--n-scenarios", 2, "--n-tips", 1)
@@ -138,8 +138,10 @@ def test_no_command_shows_or_leaves_a_secret(
 
 
 @pytest.mark.parametrize("status", [200, 301, 400, 401, 403, 404, 500, 503])
-def test_no_failure_shows_a_secret_even_when_the_server_says_it_back(status: int, tmp_path: Path) -> None:
-    run = Runner(tmp_path)
+def test_no_failure_shows_a_secret_even_when_the_server_says_it_back(
+    status: int, tmp_path: Path, forked: Forked
+) -> None:
+    run = Runner(tmp_path, forked)
     basic = b64encode(f"ada:pass@{MARK}".encode()).decode()
     echo = json.dumps(
         {
@@ -173,8 +175,10 @@ def test_no_failure_shows_a_secret_even_when_the_server_says_it_back(status: int
     ],
     ids=lambda value: " ".join(value[:2]),
 )
-def test_what_is_wrong_with_an_address_is_said_without_its_secrets(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    Runner(tmp_path)(*arguments, code=None)
+def test_what_is_wrong_with_an_address_is_said_without_its_secrets(
+    arguments: tuple[str, ...], tmp_path: Path, forked: Forked
+) -> None:
+    Runner(tmp_path, forked)(*arguments, code=None)
 
 
 def test_what_serve_prints_and_its_routes_have_no_secret(

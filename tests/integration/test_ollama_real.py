@@ -124,7 +124,7 @@ def test_collect_loads_each_model_once_and_never_holds_two(
     watcher = threading.Thread(target=poll)
     watcher.start()
     done = tipbench(
-        "collect", "--models", "smollm2:135m,smollm2:135m-brief", "--n-scenarios", 2, "--n-tips", 2, "--num-predict", 30,
+        "collect", "--models", "smollm2:135m,smollm2:135m-brief", "--n-scenarios", 2, "--n-tips", 2, "--num-predict", 8,
         "--ollama-url", ollama.url, "--mlflow-url", tmp_path / "store", "--json",
     )  # fmt: skip
     stop.set()
@@ -134,7 +134,7 @@ def test_collect_loads_each_model_once_and_never_holds_two(
     assert result["collected"] == result["planned"] == 12 and result["generations"] == 24
     with contextlib.closing(open_store(str(tmp_path / "store"))) as store:
         figures = [reading(cell.run) for cell in store.cells(store.require_experiment("tip-bench-auto"))]
-    assert all(f is not None and f.source == "processes" and f.size > 150 * 1024**2 for f in figures)
+    assert all(f is not None and f.source == "processes" and f.size > 150 * 1024**2 for f in figures), figures
     assert ollama.loads() - before == 2
     assert max(len(names) for names in seen) == 1
     assert {n for names in seen for n in names} == {"smollm2:135m", "smollm2:135m-brief"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -22,8 +21,12 @@ RUBRIC = "ab" * 32
 
 
 @pytest.fixture(params=["server", "folder"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    url = request.getfixturevalue("mlflow_url") if request.param == "server" else str(tmp_path / "store")
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    url = (
+        request.getfixturevalue("mlflow_url")
+        if request.param == "server"
+        else str(request.getfixturevalue("store_folder"))
+    )
     opened = open_store(url)
     yield opened
     opened.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import krippendorff
 import numpy as np
 import pytest
-from sklearn.metrics import cohen_kappa_score
 
 from tipbench.judging.agreement import (
     Alpha,
@@ -140,6 +139,8 @@ def test_weak_is_below_krippendorffs_limit(alpha: float | None, weak: bool) -> N
 
 @pytest.mark.parametrize("noise", [0.3, 1.0, 5.0])
 def test_kappa_is_that_of_scikit_learn(noise: float) -> None:
+    from sklearn.metrics import cohen_kappa_score  # a second and a half of every worker's start
+
     ratings = simulated(noise)
     found = pairwise_kappa(ratings, ["tone"])
     assert [(k.judge_a, k.judge_b) for k in found] == [("ada", "ben"), ("ada", "cyd"), ("ben", "cyd")]

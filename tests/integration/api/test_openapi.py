@@ -10,6 +10,7 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from tests.conftest import MlflowServer
 from tests.integration.api.conftest import TOKEN, Server, fill, settings_for
 from tipbench.api.app import create_app
 from tipbench.api.settings import Settings
@@ -21,11 +22,15 @@ SLOW = {"/api/bench/dag-runs/{run_id}/events"}
 
 
 @pytest.fixture(scope="module")
-def target(mlflow_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose names exist, so that more than 404s is found; no engine, so that nothing is collected for long."""
-    fill(mlflow_server.url, "tip-bench-auto", models=("gemma3:1b",))
+def target(spare_mlflow: MlflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose names exist, so that more than 404s is found; no engine, so that nothing is collected for long.
+
+    Its MLflow has few experiments beside its own: a thousand requests, and many of them ask for all there are.
+    """
+    spare_mlflow.ensure()
+    fill(spare_mlflow.url, "tip-bench-auto", models=("gemma3:1b",))
     folder = tmp_path_factory.mktemp("openapi")
-    server = Server(create_app(settings_for(mlflow_server.url, folder, retry_s=20.0), {"tests": TOKEN}))
+    server = Server(create_app(settings_for(spare_mlflow.url, folder, retry_s=20.0), {"tests": TOKEN}))
     server.app.state.auth.logins.check = lambda address: None  # a thousand guesses are the point here
     server.start()
     yield server
