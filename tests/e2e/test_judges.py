@@ -51,6 +51,7 @@ def host_of_the_cluster() -> str:
 
 def score_all(page: Page) -> int:
     """Score every tip that the page hands out with the keyboard, not all alike; returns how many there were."""
+    page.locator(".criterion.active h3", has_text="Relevance").wait_for()
     counter = page.get_by_text(re.compile(r"0 of \d+ tips")).first
     counter.wait_for()
     total = int(re.search(r"0 of (\d+) tips", counter.inner_text()).group(1))  # type: ignore[union-attr]
@@ -161,7 +162,7 @@ def test_a_person_judges_round_by_round_in_the_panel(
     page.get_by_text(re.compile(r"Round 2 of at most 2 · 0 of 4 tips judged")).wait_for()
     page.screenshot(path=SCREENSHOTS / "kind-round-2.png", full_page=True)
     page.get_by_role("link", name="Judge the tips").click()
-    page.get_by_text(re.compile("Round 2 of at most 2")).first.wait_for()
+    page.get_by_text(re.compile("Round 2 of at most 2: 0 of 4 tips")).wait_for()
     score_all(page)
     assert airflow.end(second) == "success"
     assert [one["state"] for one in chain_of(api, run)] == ["success", "success"]

@@ -39,6 +39,11 @@ WANTED = {"relevance": 4, "actionability": 3, "tone": 5}
         '{"scores": [{"criterion": "relevance", "score": 4}, {"name": "Actionability", "score": 3}, {"id": "tone", "score": 5}]}',
         '{"relevance": 4, "actionability": 3, "tone": 5,}',
         PLAIN + "\n" + PLAIN,
+        # A judge may quote the mark of a thought from the tip.
+        json.dumps({"rationale": "the tip begins with <think> and says little", **WANTED}),
+        json.dumps({"rationale": "</think> stands in it, {and} <unused94>", **WANTED}),
+        f"<think>hm {{}} </think>{json.dumps({'rationale': 'a <think> is left', **WANTED})}",
+        f'{{"rationale": "a <think> is left"}} no, wait</think>{PLAIN}',
     ],
 )  # fmt: skip
 def test_scores_whose_meaning_is_sure_are_read(text: str) -> None:
@@ -84,7 +89,9 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 @settings(deadline=None)
 @given(
     st.fixed_dictionaries({c: st.integers(1, 5) for c in WANTED}),
-    st.text(max_size=60),
+    st.one_of(
+        st.text(max_size=60), st.sampled_from(["<think>", "a </think> b", "<UNUSED94>", "[THINK] {", "<thought>}"])
+    ),
     st.sampled_from(["{}", "```json\n{}\n```", "Well.\n{}\nDone.", "<think>{{ hm }}</think>{}"]),
 )
 def test_any_scores_come_back_whatever_is_said_beside_them(scores: dict[str, int], words: str, frame: str) -> None:

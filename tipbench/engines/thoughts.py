@@ -61,6 +61,19 @@ def blanked(text: str) -> tuple[str, bool]:
     return "".join(shown), unfinished
 
 
+def next_thought(text: str, at: int) -> tuple[int, int] | None:
+    """(start, end) of the first thought that is begun from `at` on, or of an end without a beginning; None where there is neither."""
+    begin, end = _OPEN.search(text, at), _ANY_CLOSE.search(text, at)
+    if begin is not None and (end is None or begin.start() < end.start()):
+        return begin.start(), _end_of(text, begin) or len(text)
+    return end.span() if end is not None else None
+
+
+def masked(text: str) -> str:
+    """The text, as long as it was, with blanks in place of the marks of thoughts; what is said between them stays."""
+    return _ANY_CLOSE.sub(lambda mark: " " * len(mark[0]), _OPEN.sub(lambda mark: " " * len(mark[0]), text))
+
+
 def _kept(text: str) -> tuple[list[tuple[int, int]], bool]:
     """(start, end) of what is no thought, in order, and whether a thought was begun and never ended."""
     kept: list[tuple[int, int]] = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tipbench.engines.base import Token
-from tipbench.engines.thoughts import blanked
+from tipbench.engines.thoughts import blanked, masked, next_thought
 from tipbench.judging.exchange import ExchangeRubric
 from tipbench.judging.fill import JudgmentError
 
@@ -45,7 +45,7 @@ def read_answer(text: str, rubric: ExchangeRubric) -> Answer:
     or name; scores in an object of their own; 4, "4", "4.0", "4/5". Raises JudgmentError("BrokenAnswer") that says what is not sure:
     nothing complete, two sets that differ, a score off the scale or between two scores.
     """
-    shown, unfinished = blanked(text)
+    shown, unfinished = _without_thoughts(text)
     found: list[Answer] = []
     faults: list[str] = []
     for one in _objects(shown):
@@ -61,6 +61,27 @@ def read_answer(text: str, rubric: ExchangeRubric) -> Answer:
     if any(dict(one.scores) != dict(found[0].scores) for one in found):
         raise JudgmentError("BrokenAnswer", f"the answer holds {len(found)} sets of scores that differ")
     return found[-1]
+
+
+def _without_thoughts(text: str) -> tuple[str, bool]:
+    """The text with blanks in place of thoughts, and whether one never ended. What stands inside the answer's own JSON is no thought:
+    a judge may quote a mark from the tip.
+    """
+    quoting: list[_Value] = []
+    rest, at = text, 0
+    while (thought := next_thought(text, at)) is not None:
+        start, end = thought
+        around = next((one for one in _objects(text, at) if one.end > start), None)
+        at = end
+        if around is not None and around.start < start:
+            quoting.append(around)
+            rest = rest[: around.start] + masked(text[around.start : around.end]) + rest[around.end :]
+            at = around.end
+    shown, unfinished = blanked(rest)
+    for one in quoting:
+        if shown[one.start] == "{":
+            shown = shown[: one.start] + text[one.start : one.end] + shown[one.end :]
+    return shown, unfinished
 
 
 def expected_scores(tokens: Sequence[Token], answer: Answer, rubric: ExchangeRubric) -> dict[str, float] | None:
@@ -102,9 +123,9 @@ def expected_scores(tokens: Sequence[Token], answer: Answer, rubric: ExchangeRub
     return expected
 
 
-def _objects(text: str) -> Iterator[_Value]:
-    """Every outermost JSON object in a text; braces that are none are passed over."""
-    at = text.find("{")
+def _objects(text: str, start: int = 0) -> Iterator[_Value]:
+    """Every outermost JSON object in a text from `start` on; braces that are none are passed over."""
+    at = text.find("{", start)
     while at >= 0:
         try:
             value = _value(text, at, 0)
