@@ -343,6 +343,7 @@ def recommended(args: argparse.Namespace) -> None:
 
 LLMS = (*JUDGES[:2], Judge("blunt", slope=0.5, own=0.3, lean=0.3, level=0.8))
 EXPERTS = ("ann", "ben", "eve")
+DRAWS_EACH = 20
 
 
 def systems(args: argparse.Namespace, judge: Judge) -> tuple[Array, Array, Rng]:
@@ -393,9 +394,10 @@ class Boards:
 
 
 def cli(args: argparse.Namespace) -> None:
-    """The same through the command line: what `experts` draws, as a file, imported into an experiment of its own and compared twice.
+    """The same through the command line: what `experts` draws, as a file, imported and compared twice.
 
-    All commands run in this process, one after the other, on one store: starting Python and making a store would take most of the time.
+    All commands run in this process, one after the other, on one store, and an experiment takes `DRAWS_EACH` draws: every judge scores
+    its texts anew, and the last scores count. Starting Python and writing texts would take most of the time.
     """
     table = Table(
         "LLM", "boards", "those to the leader covered", "width", "experts' own", "width / experts' own", "mean λ",
@@ -409,8 +411,13 @@ def cli(args: argparse.Namespace) -> None:
         for number in range(args.runs):
             for judge in LLMS:
                 mean, true, rng = streams[judge.name]
-                scores.write_text(as_csv(tips(mean, 1, 30, 1, rng)[0], judge, rng, number))
-                place = ("--experiment", f"tip-bench-{judge.name}-{number}", "--mlflow-url", str(Path(folder, "store")))
+                place = (
+                    "--experiment",
+                    f"tip-bench-{judge.name}-{number // DRAWS_EACH}",
+                    "--mlflow-url",
+                    str(Path(folder, "store")),
+                )
+                scores.write_text(as_csv(tips(mean, 1, 30, 1, rng)[0], judge, rng))
                 tipbench("import", str(scores), "--rubric", str(rubric), *place)
                 compare = ("compare", "--rubric", str(rubric), "--json", *place)
                 board = json.loads(tipbench(*compare, "--reference", ",".join(EXPERTS)))
@@ -446,9 +453,8 @@ criteria:
 """
 
 
-def as_csv(there: Array, judge: Judge, rng: Rng, number: int) -> str:
-    """Rows of `tipbench import`: every judge's scores of made-up texts, the experts' on 16 scenarios drawn at random."""
-    chosen = set(rng.permutation(there.shape[1])[:16].tolist())
+def as_csv(there: Array, judge: Judge, rng: Rng) -> str:
+    """Rows of `tipbench import`: every judge's scores of made-up texts, the experts' on 16 of them (all are drawn alike)."""
     said = {"llm": other(judge, there[None], rng)[0]}
     for name, lenient in zip(EXPERTS, (-0.3, 0.0, 0.3), strict=True):
         said[name] = whole(there + lenient + SD_JUDGE * rng.standard_normal(there.shape))
@@ -456,9 +462,10 @@ def as_csv(there: Array, judge: Judge, rng: Rng, number: int) -> str:
     for name, scores in said.items():
         kind = "llm" if name == "llm" else "human"
         for c, s in np.ndindex(there.shape[:2]):
-            if name == "llm" or s in chosen:
-                text = f"draw {number}: what system {c} makes of text {s}"
-                lines.append(f"m{c}:1b,v1,text{s:02d},{text},{name},{kind},{int(scores[c, s, 0])}")
+            if name == "llm" or s < 16:
+                lines.append(
+                    f"m{c}:1b,v1,text{s:02d},what system {c} makes of text {s},{name},{kind},{int(scores[c, s, 0])}"
+                )
     return "\n".join(lines) + "\n"
 
 
