@@ -269,10 +269,10 @@ def effects(args: argparse.Namespace) -> None:
         "the best told from another", "by the complete judge alone",
         title=f"{args.runs} boards each",
     )  # fmt: skip
-    for cells in (2, *args.cells):
+    for cells in args.cells:
         for scenarios in (8, 24):
             for panel in PANELS:
-                if not panel.complete and cells < 4:
+                if (not panel.complete and cells < 4) or args.panels == ("parts" if panel.complete else "complete"):
                     continue
                 for name in ("all equal", "one 0.6 ahead"):
                     mean = np.full(cells, 3.2)
@@ -534,6 +534,12 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--references", type=numbers, default=[6, 8, 16], help="scenarios scored by people")
     parser.add_argument("--tips", type=int, help="tips a cell and scenario that people score; all five by default")
     parser.add_argument("--nulls", type=lambda t: t.split(","), default=["all equal", "some worse"])
+    parser.add_argument(
+        "--panels",
+        choices=("all", "complete", "parts"),
+        default="all",
+        help="effects: with a complete judge, or without",
+    )
     parser.add_argument("--scores", type=Path)
     parser.add_argument(
         "--draws", type=int, default=2000, help="of each board's null distribution (effects, recommended)"
