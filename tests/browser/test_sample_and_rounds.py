@@ -40,17 +40,18 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
         names = [s.id for s in load_scenarios()[:4]]
         record.enter(store, found, load_rubric().hash, scenarios=names, members=members, block=2, seed=0)
     with serving(folder, environment(folder) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}) as server:
-        _score_all(server, SAMPLED, "robot", "agent", 7)
+        _score_all(server, SAMPLED, "robot")
         yield server
 
 
-def _score_all(panel: Panel, experiment: str, judge: str, kind: str, step: int) -> None:
-    """Apply a file of this judge for the whole experiment; another `step` gives other scores."""
+def _score_all(panel: Panel, experiment: str, judge: str, lenient: int = 0) -> None:
+    """Apply a file of this judge, an agent, for the whole experiment: from 2 to 4 by the tip's text, and so many points more lenient."""
     client = httpx.Client(base_url=panel.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
     file = client.get(f"/api/bench/judging/{experiment}/export", params={"judge": judge}).json()
-    for number, item in enumerate(file["items"]):
-        item["scores"] = {c: 2 + (number * step + k) % 4 for k, c in enumerate(item["scores"])}
-    file["judge"] = {"name": judge, "kind": kind}
+    for item in file["items"]:
+        text = sum(map(ord, item["tip"]))
+        item["scores"] = {c: 2 + (text + k) % 3 + lenient for k, c in enumerate(item["scores"])}
+    file["judge"] = {"name": judge, "kind": "agent"}
     answer = client.post(f"/api/bench/judging/{experiment}/apply", json=file)
     assert answer.status_code == 200, answer.text
 
@@ -87,9 +88,9 @@ def test_choosing_a_sample_says_which_difference_it_would_detect(
 
 def test_a_cells_page_has_the_figures_of_the_board_that_led_there(panel: Panel, visit: Visit, shot: Shot) -> None:
     experiment = "tip-bench-opinions"
-    fill(str(panel.folder / "store"), experiment, models=("one:1b", "two:1b"), n_scenarios=6, n_tips=2)
-    for judge, step in (("robot", 7), ("ann", 5)):
-        _score_all(panel, experiment, judge, "agent", step)
+    fill(str(panel.folder / "store"), experiment, models=("one:1b", "two:1b"), n_scenarios=6, n_tips=3)
+    _score_all(panel, experiment, "robot")
+    _score_all(panel, experiment, "ann", lenient=1)
     place = f"bench/leaderboard/{experiment}"
     theirs = panel.get(f"{place}?reference=ann").json()["cells"]
     plain = {c["model"]: c for c in panel.get(place).json()["cells"]}
