@@ -20,20 +20,20 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from click.testing import CliRunner
 from rich.console import Console
 from rich.table import Table
 
+from tipbench.cli import cli as command_line
 from tipbench.stats import choose, compare_judged, compare_pairs, difference_tests
 
 Array = npt.NDArray[np.float64]
@@ -269,10 +269,10 @@ def effects(args: argparse.Namespace) -> None:
         "the best told from another", "by the complete judge alone",
         title=f"{args.runs} boards each",
     )  # fmt: skip
-    for cells in (2, *args.cells):
+    for cells in args.cells:
         for scenarios in (8, 24):
             for panel in PANELS:
-                if not panel.complete and cells < 4:
+                if (not panel.complete and cells < 4) or args.panels == ("parts" if panel.complete else "complete"):
                     continue
                 for name in ("all equal", "one 0.6 ahead"):
                     mean = np.full(cells, 3.2)
@@ -343,6 +343,10 @@ def recommended(args: argparse.Namespace) -> None:
 
 LLMS = (*JUDGES[:2], Judge("blunt", slope=0.5, own=0.3, lean=0.3, level=0.8))
 EXPERTS = ("ann", "ben", "eve")
+DRAWS_EACH = 20
+"""Draws of scores for the same texts, by `cli`."""
+AGAIN = 5
+"""Tries of a command that finds the store locked."""
 
 
 def systems(args: argparse.Namespace, judge: Judge) -> tuple[Array, Array, Rng]:
@@ -368,40 +372,73 @@ def experts(args: argparse.Namespace) -> None:
     CONSOLE.print(table)
 
 
+@dataclass
+class Boards:
+    """What the command line gave over many draws of one LLM."""
+
+    covered: list[bool] = field(default_factory=list)
+    widths: list[float] = field(default_factory=list)
+    own_widths: list[float] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def row(self) -> tuple[str, ...]:
+        """Shares and means over the boards, with their standard errors."""
+        width, own = np.array(self.widths), np.array(self.own_widths)
+        ratio = width.mean() / own.mean()
+        error = (width - ratio * own).std(ddof=min(1, len(width) - 1)) / own.mean() / len(width) ** 0.5
+        return (
+            str(len(self.covered)),
+            share(sum(self.covered), len(self.covered)),
+            f"{width.mean():.3f}",
+            f"{own.mean():.3f}",
+            f"{ratio:.3f} ±{error:.3f}",
+            f"{np.mean(self.weights):.2f}",
+        )
+
+
 def cli(args: argparse.Namespace) -> None:
-    """The same through the command line: what `experts` draws, as a file, imported into a store of its own and compared twice."""
+    """The same through the command line: what `experts` draws, as a file, imported and compared twice.
+
+    All commands run in this process, one after the other, on one store, and an experiment takes `DRAWS_EACH` draws: every judge scores
+    its texts anew, and the last scores count. Starting Python and writing texts would take most of the time.
+    """
     table = Table(
-        "LLM", "boards", "those to the leader covered", "width / experts' own", "mean λ", title="tipbench compare"
-    )
-    for judge in LLMS:
-        mean, true, rng = systems(args, judge)
-        covered, width, own, weight = 0, 0.0, 0.0, 0.0
+        "LLM", "boards", "those to the leader covered", "width", "experts' own", "width / experts' own", "mean λ",
+        title="tipbench compare",
+    )  # fmt: skip
+    streams = {judge.name: systems(args, judge) for judge in LLMS}
+    found = {judge.name: Boards() for judge in LLMS}
+    with tempfile.TemporaryDirectory() as folder:
+        rubric, scores = Path(folder, "rubric.yaml"), Path(folder, "scores.csv")
+        rubric.write_text(RUBRIC)
         for number in range(args.runs):
-            there = tips(mean, 1, 30, 1, rng)[0]
-            with tempfile.TemporaryDirectory() as folder:
-                rubric = Path(folder, "rubric.yaml")
-                rubric.write_text(RUBRIC)
-                Path(folder, "scores.csv").write_text(as_csv(there, judge, rng, number))
-                tipbench(folder, "import", "scores.csv", "--rubric", str(rubric))
-                names = ",".join(EXPERTS)
-                board = tipbench(folder, "compare", "--rubric", str(rubric), "--reference", names, "--out", "with")
-                alone = tipbench(
-                    folder, "compare", "--rubric", str(rubric), *(f"--judge={e}" for e in EXPERTS), "--out", "own"
+            for judge in LLMS:
+                mean, true, rng = streams[judge.name]
+                place = (
+                    "--experiment",
+                    f"tip-bench-{judge.name}-{number // DRAWS_EACH}",
+                    "--mlflow-url",
+                    str(Path(folder, "store")),
                 )
-            cells = {c["model"]: c for c in board["cells"]}
-            leader = int(board["cells"][0]["model"][1])
-            hit = []
-            for i in (i for i in range(4) if i != leader):
-                diff = cells[f"m{i}:1b"]["diff_to_best"]
-                hit.append(diff["ci_low"] <= true[i] - true[leader] <= diff["ci_high"])
-                width += diff["ci_high"] - diff["ci_low"]
-            covered += all(hit)
-            own += sum(c["diff_to_best"]["ci_high"] - c["diff_to_best"]["ci_low"] for c in alone["cells"][1:])
-            weight += board["reference"]["lambda"]
-            print(judge.name, number, hit, file=sys.stderr, flush=True)
-        row = (judge.name, str(args.runs), share(covered, args.runs), f"{width / own:.3f}", f"{weight / args.runs:.2f}")
-        table.add_row(*row)
-        print(*row, sep=" | ", file=sys.stderr, flush=True)
+                scores.write_text(as_csv(tips(mean, 1, 30, 1, rng)[0], judge, rng))
+                tipbench("import", str(scores), "--rubric", str(rubric), *place)
+                compare = ("compare", "--rubric", str(rubric), "--json", *place)
+                board = json.loads(tipbench(*compare, "--reference", ",".join(EXPERTS)))
+                alone = json.loads(tipbench(*compare, *(f"--judge={expert}" for expert in EXPERTS)))
+                cells = {int(c["model"][1]): c["diff_to_best"] for c in board["cells"]}
+                leader = int(board["cells"][0]["model"][1])
+                gaps = {i: cells[i] for i in cells if i != leader}
+                one = found[judge.name]
+                one.covered.append(
+                    all(diff["ci_low"] <= true[i] - true[leader] <= diff["ci_high"] for i, diff in gaps.items())
+                )
+                one.widths.append(float(np.mean([diff["ci_high"] - diff["ci_low"] for diff in gaps.values()])))
+                own = [c["diff_to_best"] for c in alone["cells"][1:]]
+                one.own_widths.append(float(np.mean([diff["ci_high"] - diff["ci_low"] for diff in own])))
+                one.weights.append(board["reference"]["lambda"])
+                print(judge.name, *one.row(), sep=" | ", file=sys.stderr, flush=True)
+    for name, one in found.items():
+        table.add_row(name, *one.row())
     CONSOLE.print(table)
 
 
@@ -419,9 +456,8 @@ criteria:
 """
 
 
-def as_csv(there: Array, judge: Judge, rng: Rng, number: int) -> str:
-    """Rows of `tipbench import`: every judge's scores of made-up texts, the experts' on 16 scenarios drawn at random."""
-    chosen = set(rng.permutation(there.shape[1])[:16].tolist())
+def as_csv(there: Array, judge: Judge, rng: Rng) -> str:
+    """Rows of `tipbench import`: every judge's scores of made-up texts, the experts' on 16 of them (all are drawn alike)."""
     said = {"llm": other(judge, there[None], rng)[0]}
     for name, lenient in zip(EXPERTS, (-0.3, 0.0, 0.3), strict=True):
         said[name] = whole(there + lenient + SD_JUDGE * rng.standard_normal(there.shape))
@@ -429,22 +465,22 @@ def as_csv(there: Array, judge: Judge, rng: Rng, number: int) -> str:
     for name, scores in said.items():
         kind = "llm" if name == "llm" else "human"
         for c, s in np.ndindex(there.shape[:2]):
-            if name == "llm" or s in chosen:
-                text = f"draw {number}: what system {c} makes of text {s}"
-                lines.append(f"m{c}:1b,v1,text{s:02d},{text},{name},{kind},{int(scores[c, s, 0])}")
+            if name == "llm" or s < 16:
+                lines.append(
+                    f"m{c}:1b,v1,text{s:02d},what system {c} makes of text {s},{name},{kind},{int(scores[c, s, 0])}"
+                )
     return "\n".join(lines) + "\n"
 
 
-def tipbench(folder: str, *arguments: str) -> dict[str, Any]:
-    """Run the command in a folder with a store of its own, and give the board it wrote, if any."""
-    command = [sys.executable, "-m", "tipbench", *arguments, "--experiment", "tip-bench-draw", "--mlflow-url", "store"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    if "--out" not in arguments:
-        return {}
-    found: dict[str, Any] = json.loads(Path(folder, arguments[-1], "leaderboard.json").read_text())
-    return found
+def tipbench(*arguments: str) -> str:
+    """Run a command of the command line and give what it printed. Raises SystemExit with what it said when it failed."""
+    for _ in range(AGAIN):
+        done = CliRunner().invoke(command_line, list(arguments))
+        if "another program holds" not in done.output:  # the store is ours: a machine too busy to write in time
+            break
+    if done.exit_code:
+        raise SystemExit(f"tipbench {' '.join(arguments)}\n{done.output}{done.exception or ''}")
+    return done.stdout
 
 
 def read_scores(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
@@ -498,6 +534,12 @@ def main(argv: Iterable[str] | None = None) -> None:
     parser.add_argument("--references", type=numbers, default=[6, 8, 16], help="scenarios scored by people")
     parser.add_argument("--tips", type=int, help="tips a cell and scenario that people score; all five by default")
     parser.add_argument("--nulls", type=lambda t: t.split(","), default=["all equal", "some worse"])
+    parser.add_argument(
+        "--panels",
+        choices=("all", "complete", "parts"),
+        default="all",
+        help="effects: with a complete judge, or without",
+    )
     parser.add_argument("--scores", type=Path)
     parser.add_argument(
         "--draws", type=int, default=2000, help="of each board's null distribution (effects, recommended)"

@@ -40,13 +40,86 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
         names = [s.id for s in load_scenarios()[:4]]
         record.enter(store, found, load_rubric().hash, scenarios=names, members=members, block=2, seed=0)
     with serving(folder, environment(folder) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}) as server:
-        client = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
-        file = client.get(f"/api/bench/judging/{SAMPLED}/export").json()
-        for number, item in enumerate(file["items"]):
-            item["scores"] = {c: 2 + (number * 7 + k) % 4 for k, c in enumerate(item["scores"])}
-        file["judge"] = {"name": "robot", "kind": "agent"}
-        assert client.post(f"/api/bench/judging/{SAMPLED}/apply", json=file).status_code == 200
+        _score_all(server, SAMPLED, "robot")
         yield server
+
+
+def _score_all(panel: Panel, experiment: str, judge: str, lenient: int = 0) -> None:
+    """Apply a file of this judge, an agent, for the whole experiment: from 2 to 4 by the tip's text, and so many points more lenient."""
+    client = httpx.Client(base_url=panel.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
+    file = client.get(f"/api/bench/judging/{experiment}/export", params={"judge": judge}).json()
+    for item in file["items"]:
+        text = sum(map(ord, item["tip"]))
+        item["scores"] = {c: 2 + (text + k) % 3 + lenient for k, c in enumerate(item["scores"])}
+    file["judge"] = {"name": judge, "kind": "agent"}
+    answer = client.post(f"/api/bench/judging/{experiment}/apply", json=file)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+def test_choosing_a_sample_says_which_difference_it_would_detect(
+    panel: Panel, visit: Visit, shot: Shot, phone: bool
+) -> None:
+    def said(scenarios: int, tips: int) -> dict[str, Any]:
+        answer = panel.get(f"bench/judging/{SAMPLED}/sample/plan?scenarios={scenarios}&tips={tips}")
+        body: dict[str, Any] = answer.json()
+        return body
+
+    page = visit(f"#/judge/{SAMPLED}?scope=sample", phone=phone)
+    first = said(8, 2)
+    page.get_by_text(f"{first['n_tips']} tips to score.").wait_for()
+    page.get_by_text(first["words"]).wait_for()
+    assert "80% chance" in first["words"] and f"{first['difference']:.2f} points behind" in first["words"]
+    page.get_by_label("Scenarios").fill("6")
+    fewer = said(6, 2)
+    assert fewer["difference"] > first["difference"]
+    page.get_by_text(fewer["words"]).wait_for()
+    shot(page, f"sample-detects{'-phone' if phone else ''}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # What cannot be drawn is not answered with an old figure.
+    page.get_by_label("Scenarios").fill("9")
+    page.get_by_text("tips to score").wait_for(state="detached")
+    # On the judge's own page it is worked out once the part is unfolded.
+    page.evaluate("localStorage.setItem('tipbench.judge', 'ada')")
+    page.goto(f"{panel.url}/#/judge/{SAMPLED}?scope=all")
+    page.locator("summary", has_text="Score a sample").click()
+    page.get_by_text(first["words"]).wait_for()
+
+
+def test_a_cells_page_has_the_figures_of_the_board_that_led_there(panel: Panel, visit: Visit, shot: Shot) -> None:
+    experiment = "tip-bench-opinions"
+    fill(str(panel.folder / "store"), experiment, models=("one:1b", "two:1b"), n_scenarios=6, n_tips=3)
+    _score_all(panel, experiment, "robot")
+    _score_all(panel, experiment, "ann", lenient=1)
+    place = f"bench/leaderboard/{experiment}"
+    theirs = panel.get(f"{place}?reference=ann").json()["cells"]
+    plain = {c["model"]: c for c in panel.get(place).json()["cells"]}
+    assert all(f"{c['composite']:.2f}" != f"{plain[c['model']]['composite']:.2f}" for c in theirs)
+
+    def composite(page: Page) -> str:
+        figure = page.locator(".stats > div", has=page.get_by_text("Composite", exact=True))
+        return figure.locator("dd").inner_text().splitlines()[0]
+
+    page = visit(f"#/leaderboard/{experiment}?reference=ann")
+    page.get_by_role("table", name="Ranking").or_(page.locator("[aria-labelledby=ranking] table")).first.wait_for()
+    page.locator("[aria-labelledby=ranking] a.celllink", has_text=theirs[1]["model"]).first.click()
+    page.get_by_text("Figures by reference: ann.").wait_for()
+    assert composite(page).startswith(f"{theirs[1]['composite']:.2f}")
+    shot(page, "cell-reference")
+    page.locator("main").get_by_role("link", name=experiment).click()
+    page.get_by_text(re.compile("That is what ann would say")).wait_for()
+    assert page.url.endswith(f"#/leaderboard/{experiment}?reference=ann")
+    # The older versions' board is by the same references.
+    page.get_by_role("link", name="Older versions").click()
+    page.get_by_text("Only what counts now").wait_for()
+    assert page.get_by_label("ann").is_checked() and "versions=all" in page.url
+    # Without references, and with some that the API refuses, the page says so and has the plain figures.
+    page = visit(f"#/cell/{experiment}?model={theirs[1]['model']}&prompt=v1")
+    assert composite(page).startswith(f"{plain[theirs[1]['model']]['composite']:.2f}")
+    assert not page.get_by_text("Figures by reference").count()
+    page = visit(f"#/cell/{experiment}?model={theirs[1]['model']}&prompt=v1&reference=nobody")
+    page.locator(".notice", has_text="The figures are without reference judges").wait_for()
+    assert composite(page).startswith(f"{plain[theirs[1]['model']]['composite']:.2f}")
 
 
 def test_a_person_scores_a_sample_by_keyboard_and_the_board_becomes_theirs(

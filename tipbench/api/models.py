@@ -643,6 +643,22 @@ class SampleState(Body):
     sample: SampleBody | None
 
 
+class SamplePlanBody(Body):
+    """What a person's scores of a sample would detect, as `tipbench plan` works it out; differences in points of the scale."""
+
+    scenarios: int = Field(description="in the sample")
+    n_scenarios: int = Field(description="on the board")
+    n_cells: int
+    n_tips: int = Field(description="tips that each person scores")
+    power: float = Field(description="chance of detecting such a difference")
+    difference: float | None = Field(
+        description="smallest detectable difference from the best, with another judge's scores of everything; null with one cell"
+    )
+    alone: float | None = Field(description="the same from the person's scores alone")
+    spreads: str = Field(description="where the spreads of scores come from")
+    words: str
+
+
 class JudgingNext(Body):
     """The next items for a judge, the rubric to score them by, and the ones scored last, for going back."""
 

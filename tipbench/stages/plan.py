@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from tipbench.catalog import load_rubric, load_scenarios
+from tipbench.catalog import Rubric, load_rubric, load_scenarios
 from tipbench.config import Config
-from tipbench.counting.census import take
+from tipbench.counting.census import Census, take
 from tipbench.counting.judged import Judges
+from tipbench.counting.sample import draw
 from tipbench.errors import InputError
 from tipbench.stats import (
     LIKENESS_OF_JUDGES,
@@ -103,6 +104,54 @@ class ReferencePlan:
 
 REFERENCES = (6, 8, 16, 30)
 """Sizes of samples that a plan looks at, where the design has more scenarios."""
+POWER = 0.8
+"""The chance of detection that a plan of a sample asks for; `tipbench plan` takes it by default, too."""
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """How much scores vary, in points of the rubric's scale, beside the judge's own noise (SD_JUDGE)."""
+
+    interaction: float
+    tip: float
+    source: str
+    """Where they come from."""
+
+
+ASSUMED = Spreads(SD_INTERACTION, SD_TIP, "assumed")
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """What one person's scores of a sample of an experiment would detect, beside another judge's of everything."""
+
+    n_cells: int
+    n_scenarios: int
+    """On the board."""
+    tips: int
+    """Tips that each person scores."""
+    power: float
+    spreads: Spreads
+    reference: ReferencePlan | None
+    """None with one cell: there is no difference to detect."""
+
+    @property
+    def words(self) -> str:
+        """The answer in sentences."""
+        if self.reference is None:
+            return NO_DIFFERENCE
+        return f"{told_apart(self.reference.difference, self.power)} From your scores alone it would take {self.reference.alone:.2f} points."
+
+
+NO_DIFFERENCE = "No difference can be tested: that takes at least two cells and two scenarios."
+
+
+def told_apart(difference: float, power: float) -> str:
+    """What a detectable difference, in points, means."""
+    return (
+        f"A cell that is truly {difference:.2f} points behind the best is told apart from it with {power:.0%} chance; "
+        "smaller differences mostly end as ties."
+    )
 
 
 def run(config: Config, *, judges: int, power: float, store: Store | None = None) -> PlanResult:
@@ -115,24 +164,12 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
     if config.n_scenarios:
         n_scenarios = min(n_scenarios, config.n_scenarios)
     n_cells = len(config.model_list) * len(config.prompt_list)
-    sd_interaction, sd_tip, source = SD_INTERACTION, SD_TIP, "assumed; --from-data takes them from judged candidates"
+    spreads = replace(ASSUMED, source="assumed; --from-data takes them from judged candidates")
     if store is not None:
-        sd_interaction, sd_tip = _spreads(config, store)
-        source = f"estimated from {config.experiment}"
+        spreads = _spreads(config, store)
 
     def detectable(scenarios: int, tips: int, n_judges: int) -> float | None:
-        if n_cells < 2 or scenarios < 2:
-            return None
-        return minimum_detectable_difference(
-            scenarios,
-            tips,
-            n_cells,
-            n_judges,
-            power=power,
-            sd_interaction=sd_interaction,
-            sd_tip=sd_tip,
-            sd_judge=SD_JUDGE,
-        )
+        return _detectable(n_cells, scenarios, tips, n_judges, power, spreads)
 
     def alternative(change: str, scenarios: int, tips: int, n_judges: int) -> Alternative:
         candidates = n_cells * scenarios * tips
@@ -140,10 +177,7 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
 
     def reference(k: int) -> ReferencePlan | None:
         alone = detectable(k, config.n_tips, judges)
-        if alone is None:
-            return None
-        together = with_another_judge(alone, k, n_scenarios)
-        return ReferencePlan(k, n_cells * k * config.n_tips, alone, together)
+        return _with_another(alone, k, n_scenarios, n_cells * k * config.n_tips)
 
     candidates = n_cells * n_scenarios * config.n_tips
     return PlanResult(
@@ -154,10 +188,10 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
         candidates=candidates,
         scores=candidates * judges,
         power=power,
-        sd_interaction=sd_interaction,
-        sd_tip=sd_tip,
+        sd_interaction=spreads.interaction,
+        sd_tip=spreads.tip,
         sd_judge=SD_JUDGE,
-        source=source,
+        source=spreads.source,
         difference=detectable(n_scenarios, config.n_tips, judges),
         alternatives=(
             alternative("twice the scenarios", 2 * n_scenarios, config.n_tips, judges),
@@ -166,16 +200,52 @@ def run(config: Config, *, judges: int, power: float, store: Store | None = None
         ),
         references=tuple(found for k in REFERENCES if k < n_scenarios and (found := reference(k)) is not None),
         rounds=(
-            _in_rounds(config, n_cells, n_scenarios, _spread(sd_interaction, sd_tip, config.n_tips, judges), power)
+            _in_rounds(config, n_cells, n_scenarios, _spread(spreads, config.n_tips, judges), power)
             if config.until == "sure" and n_cells > 1 and n_scenarios > 1
             else None
         ),
     )
 
 
-def _spread(sd_interaction: float, sd_tip: float, n_tips: int, judges: int) -> float:
+def sample(experiment: str, census: Census, rubric: Rubric, n_scenarios: int, tips: int, seed: int = 0) -> SamplePlan:
+    """What a person's scores of a sample would detect: `n_scenarios` of those on the board, `tips` tips of each cell (0: all).
+
+    The spreads are those of the experiment's scores where there are enough of them, else the assumed ones. Nothing is written.
+    Raises InputError when there are fewer scenarios.
+    """
+    drawn = draw(census, n_scenarios, tips, seed)
+    sizes = [n for n in (len(drawn.indices(entry)) for entry in census.counted) if n]
+    n_cells, columns = len({e.row for e in census.counted}), len({e.column for e in census.counted})
+    spreads = _found(experiment, census, rubric) or ASSUMED
+    alone = _detectable(n_cells, n_scenarios, max(1, round(sum(sizes) / max(1, len(sizes)))), 1, POWER, spreads)
+    reference = _with_another(alone, n_scenarios, columns, sum(sizes))
+    return SamplePlan(n_cells, columns, sum(sizes), POWER, spreads, reference)
+
+
+def _detectable(n_cells: int, scenarios: int, tips: int, judges: int, power: float, spreads: Spreads) -> float | None:
+    """The smallest detectable difference, in points; None where none can be tested."""
+    if n_cells < 2 or scenarios < 2:
+        return None
+    return minimum_detectable_difference(
+        scenarios,
+        tips,
+        n_cells,
+        judges,
+        power=power,
+        sd_interaction=spreads.interaction,
+        sd_tip=spreads.tip,
+        sd_judge=SD_JUDGE,
+    )
+
+
+def _with_another(alone: float | None, k: int, n_scenarios: int, scores: int) -> ReferencePlan | None:
+    """A sample of `k` scenarios, from what its scores detect alone; None where that is."""
+    return None if alone is None else ReferencePlan(k, scores, alone, with_another_judge(alone, k, n_scenarios))
+
+
+def _spread(spreads: Spreads, n_tips: int, judges: int) -> float:
     """The spread of a cell's scenario means around its truth, in points."""
-    return float(np.sqrt(sd_interaction**2 + sd_tip**2 / n_tips + SD_JUDGE**2 / (n_tips * judges)))
+    return float(np.sqrt(spreads.interaction**2 + spreads.tip**2 / n_tips + SD_JUDGE**2 / (n_tips * judges)))
 
 
 def _in_rounds(config: Config, n_cells: int, n_scenarios: int, sd: float, power: float) -> Rounds:
@@ -214,12 +284,21 @@ def _enough_for(margin: float, block: int, n_scenarios: int, sd: float, power: f
     return None
 
 
-def _spreads(config: Config, store: Store) -> tuple[float, float]:
-    rubric = load_rubric(config.rubric or None)
+def _spreads(config: Config, store: Store) -> Spreads:
+    census = take(store.holdings(store.require_experiment(config.experiment)))
+    found = _found(config.experiment, census, load_rubric(config.rubric or None))
+    if found is None:
+        raise InputError(
+            f"{config.experiment} has too few scores to estimate spreads from: it takes two cells, two scenarios and two tips each"
+        )
+    return found
+
+
+def _found(experiment: str, census: Census, rubric: Rubric) -> Spreads | None:
+    """The spreads of what judges said; None when that is too little."""
     total = sum(rubric.weights.values())
     weights = [rubric.weights[c.id] / total for c in rubric.criteria]
     rows = []
-    census = take(store.holdings(store.require_experiment(config.experiment)))
     who = Judges((e.cell for e in census.counted), rubric.hash)
     counting = who.counting()
     for entry in census.counted:
@@ -228,11 +307,7 @@ def _spreads(config: Config, store: Store) -> tuple[float, float]:
                 composite = sum(w * s for w, s in zip(weights, scores, strict=True))
                 rows.append((entry.row, entry.column, composite))
     found = variance_components(rows)
-    if found is None:
-        raise InputError(
-            f"{config.experiment} has too few scores to estimate spreads from: it takes two cells, two scenarios and two tips each"
-        )
-    return found.sd_interaction, found.sd_tip
+    return None if found is None else Spreads(found.sd_interaction, found.sd_tip, f"estimated from {experiment}")
 
 
 def render(result: PlanResult, console: Console) -> None:
@@ -242,12 +317,9 @@ def render(result: PlanResult, console: Console) -> None:
         f"{result.scores} scores per criterion from {result.n_judges} judge{'s' * (result.n_judges > 1)}."
     )
     if result.difference is None:
-        console.print("No difference can be tested: that takes at least two cells and two scenarios.")
+        console.print(NO_DIFFERENCE)
     else:
-        console.print(
-            f"A cell that is truly {result.difference:.2f} points behind the best is told apart from it with "
-            f"{result.power:.0%} chance; smaller differences mostly end as ties."
-        )
+        console.print(told_apart(result.difference, result.power))
     table = Table("design", "tips to write", "detectable difference", box=None, pad_edge=False)
     table.columns[1].justify = table.columns[2].justify = "right"
     table.add_row("as planned", str(result.candidates), _points(result.difference))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
 from tests.fakes.openai_server import FakeOpenAI
 from tests.integration.api.conftest import Server, fill, judge_all, opened, problem, put_scores
 from tests.integration.api.test_local_runs import Laptop, _ollama, _start, _until
 from tipbench.catalog import load_rubric, load_scenarios
+from tipbench.cli import cli
 from tipbench.counting.census import take
 from tipbench.rounds import record
 
@@ -68,6 +71,45 @@ def test_a_sample_is_drawn_handed_out_and_makes_the_board_the_persons(shared: Se
     # A larger sample holds the smaller one: what is scored stays scored.
     larger = client.post(place, json={"scenarios": 7, "tips": 1}).json()["sample"]
     assert (larger["n_tips"], larger["left"]) == (28, {"ada": 4, "bob": 4, "robot": 0})
+
+
+def test_the_api_says_of_a_sample_what_plan_says(shared: Server, mlflow_url: str) -> None:
+    experiment, client = "tip-bench-sample-plan", shared.client
+    fill(mlflow_url, experiment, n_scenarios=8, n_tips=3, **CELLS)  # type: ignore[arg-type]
+    place = f"/api/bench/judging/{experiment}/sample/plan"
+
+    def planned(tips: int, *more: str) -> dict[str, Any]:
+        design = ["--models", ",".join(CELLS["models"]), "--prompts", ",".join(CELLS["prompts"]), "--n-tips", str(tips)]
+        done = CliRunner().invoke(cli, ["plan", *design, "--n-scenarios", "8", "--json", *more])
+        assert done.exit_code == 0, done.output
+        return dict(next(one for one in json.loads(done.stdout)["references"] if one["n_scenarios"] == 6))
+
+    def said(tips: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        body = client.get(place, params={"scenarios": 6, "tips": tips}).json()
+        figures = {"n_scenarios": body["scenarios"], "scores": body["n_tips"]}
+        return body, figures | {name: body[name] for name in ("alone", "difference")}
+
+    body, figures = said(2)
+    assert figures == pytest.approx(planned(2))
+    assert (body["spreads"], body["n_cells"], body["n_scenarios"], body["power"]) == ("assumed", 4, 8, 0.8)
+    assert f"{body['difference']:.2f} points behind the best" in body["words"]
+    assert f"{body['alone']:.2f} points" in body["words"] and body["alone"] > body["difference"]
+    # With scores, the spreads are the experiment's own, as with --from-data; 0 tips are all that there are.
+    judge_all(client, experiment, "robot")
+    from_data = ("--from-data", "--experiment", experiment, "--mlflow-url", mlflow_url)
+    body, figures = said(0)
+    assert figures == pytest.approx(planned(3, *from_data)) and figures != pytest.approx(planned(3))
+    assert body["spreads"] == f"estimated from {experiment}"
+    whole = client.get(place, params={"scenarios": 8}).json()
+    assert whole["alone"] == whole["difference"] < body["difference"]
+    assert "from 1 to 8" in problem(client.get(place, params={"scenarios": 9}), 422)["detail"]
+    assert problem(client.get(place, params={"scenarios": 5}), 422)["errors"][0]["pointer"] == "scenarios"
+    assert client.get(f"/api/bench/judging/{experiment}/sample").json()["sample"] is None
+
+    lone = "tip-bench-sample-lone"
+    fill(mlflow_url, lone, models=("small:1b",), n_scenarios=6, n_tips=1)
+    body = client.get(f"/api/bench/judging/{lone}/sample/plan", params={"scenarios": 6}).json()
+    assert body["difference"] is None and "two cells" in body["words"]
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ export const api = {
 
   judging: (experiment, query, signal) => get(`bench/judging/${part(experiment)}/next`, query, signal),
   sample: (experiment, signal) => get(`bench/judging/${part(experiment)}/sample`, {}, signal),
+  planSample: (experiment, query, signal) => get(`bench/judging/${part(experiment)}/sample/plan`, query, signal),
   drawSample: (experiment, body) => request("POST", `bench/judging/${part(experiment)}/sample`, { body }),
   exchangeFile: (experiment, judge) =>
     `api/bench/judging/${part(experiment)}/export${judge ? `?judge=${part(judge)}` : ""}`,

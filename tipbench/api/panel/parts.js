@@ -275,15 +275,15 @@ export function table(named, columns, rows, extra = "") {
   );
 }
 
-/** The head of a row of the board; with an experiment it leads to the tips of that row. */
-export function cellHead(cell, experiment = null) {
+/** The head of a row of the board; with an experiment it leads to the tips of that row, and `board` says which board that was. */
+export function cellHead(cell, experiment = null, board = []) {
   const { model, prompt, variant, row } = cell;
   const lines = [
     h("span", { class: "tag" }, model),
     h("span", { class: "soft" }, prompt, variant && ` · ${variant}`),
     row?.same_tips?.length > 0 && h("span", { class: "same" }, `the same tips as ${row.same_tips.join(", ")}`),
   ];
-  const query = new URLSearchParams({ model, prompt, ...(row ? { row: row.id } : {}) });
+  const query = new URLSearchParams([["model", model], ["prompt", prompt], ...(row ? [["row", row.id]] : []), ...board]);
   const leads = experiment && row?.current !== false;
   return h(
     "th",

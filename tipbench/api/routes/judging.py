@@ -22,6 +22,7 @@ from tipbench.api.models import (
     JudgingSaved,
     JudgingScore,
     SampleBody,
+    SamplePlanBody,
     SampleRequest,
     SampleState,
 )
@@ -31,12 +32,13 @@ from tipbench.api.service import Known, Service
 from tipbench.api.web import note
 from tipbench.catalog import Rubric
 from tipbench.counting.judged import MANUAL, Asked, Judges
-from tipbench.counting.sample import Sample, requests
+from tipbench.counting.sample import MOST, Sample, requests
 from tipbench.judging.exchange import JUDGE_NAME, Exchange, ExchangeItem, ExchangeRubric
 from tipbench.judging.validate import exchange_bytes, inspect
 from tipbench.pipeline import SMALLEST_SAMPLE
 from tipbench.stages import apply as apply_stage
 from tipbench.stages import export as export_stage
+from tipbench.stages import plan as plan_stage
 from tipbench.store.records import CellRecord
 
 router = APIRouter(prefix="/api/bench/judging", tags=["judging"])
@@ -226,6 +228,31 @@ async def draw_sample(experiment: Experiment, body: SampleRequest, request: Requ
     )
     note(request, scenarios=body.scenarios, tips=body.tips)
     return _sample_state(known, rubric, drawn)
+
+
+@router.get("/{experiment}/sample/plan", responses=documented(401, 404, 422, 502, 503))
+async def plan_sample(
+    experiment: Experiment,
+    api: Api,
+    scenarios: Annotated[int, Query(ge=SMALLEST_SAMPLE, le=MOST, description="in the sample")],
+    tips: Annotated[int, Query(ge=0, le=200, description="of each cell; 0 for all")] = 0,
+) -> SamplePlanBody:
+    """Which difference a person's scores of such a sample would detect, before anything is drawn or scored."""
+    experiment_id, rubric = await api.experiment_id(experiment), api.rubric()
+    known = await api.known(experiment_id, judging=True)
+    found = await api.at_work(plan_stage.sample, experiment, known.census, rubric, scenarios, tips)
+    reference = found.reference
+    return SamplePlanBody(
+        scenarios=scenarios,
+        n_scenarios=found.n_scenarios,
+        n_cells=found.n_cells,
+        n_tips=found.tips,
+        power=found.power,
+        difference=None if reference is None else reference.difference,
+        alone=None if reference is None else reference.alone,
+        spreads=found.spreads.source,
+        words=found.words,
+    )
 
 
 def _sample_state(known: Known, rubric: Rubric, wanted: Sample | None) -> SampleState:

@@ -4,11 +4,13 @@ import { ApiError, api } from "../api.js";
 import { h } from "../dom.js";
 import { UNKNOWN, bytes, chance, count, interval, number, percent, seconds, signed } from "../format.js";
 import { crumb, empty, head, notice, pill, scaleBar } from "../parts.js";
+import { boardAsked, boardFor, boardPath } from "../state/board.js";
 
 export async function cellPage({ parts: [experiment], query, signal }) {
   const [model, prompt, row] = ["model", "prompt", "row"].map((name) => query.get(name));
-  const [board, { groups }] = await Promise.all([
-    api.leaderboard(experiment, {}, signal),
+  const asked = boardAsked(query);
+  const [{ board, refused }, { groups }] = await Promise.all([
+    boardFor(experiment, asked, signal),
     api.tips(experiment, { model, prompt, row }, signal),
   ]);
   const cell = board.cells.find(
@@ -20,7 +22,7 @@ export async function cellPage({ parts: [experiment], query, signal }) {
       title: "There is no such cell",
       detail: `${experiment} has no cell of ${model} with ${prompt}.`,
     });
-  const ranking = h("a", { href: `#/leaderboard/${encodeURIComponent(experiment)}` }, experiment);
+  const ranking = h("a", { href: `#/${boardPath(experiment, asked)}` }, experiment);
   const content = h(
     "div",
     { class: "stack" },
@@ -30,6 +32,8 @@ export async function cellPage({ parts: [experiment], query, signal }) {
     }),
     cell.row?.same_tips?.length > 0 &&
       notice("warn", h("strong", null, "The same tips, letter for letter: "), cell.row.same_tips.join("; "), "."),
+    refused && notice("bad", h("strong", null, "The figures are without reference judges. "), refused, "."),
+    board.reference && h("p", { class: "soft" }, `Figures by reference: ${board.reference.judges.join(", ")}.`),
     figures(cell, board),
     groups.length
       ? groups.map(scenario)
@@ -58,7 +62,9 @@ function figures(cell, board) {
     stat(
       "Rank",
       cell.composite === null || cell.rank === null ? UNKNOWN : String(cell.rank),
-      cell.rank_low === null ? "not judged" : `95% interval ${cell.rank_low} to ${cell.rank_high}`,
+      cell.rank_low !== null
+        ? `95% interval ${cell.rank_low} to ${cell.rank_high}`
+        : cell.unranked || (cell.composite === null ? "not judged" : "no interval"),
     ),
     h(
       "div",

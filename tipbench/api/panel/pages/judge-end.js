@@ -3,13 +3,14 @@
 import { h } from "../dom.js";
 import { count } from "../format.js";
 import { empty } from "../parts.js";
+import { boardPath } from "../state/board.js";
 
 /** For a queue without a tip in view; `sheet` tells the experiment, the judge and the scope. */
 export function finished(queue, { experiment, judge, scope, go }) {
   const encoded = encodeURIComponent(experiment);
   const { pending, done, total } = queue.progress;
   const { race } = queue;
-  const ranking = h("a", { class: "button primary", href: `#/leaderboard/${encoded}` }, "See the leaderboard");
+  const ranking = h("a", { class: "button primary", href: `#/${boardPath(experiment)}` }, "See the leaderboard");
   const second =
     scope === "pending" &&
     h("a", { class: "button", href: `#/judge/${encoded}?scope=all` }, "Give a second opinion on the others’ tips");
@@ -31,7 +32,7 @@ export function finished(queue, { experiment, judge, scope, go }) {
         { class: "row" },
         h(
           "a",
-          { class: "button primary", href: `#/leaderboard/${encoded}?reference=${encodeURIComponent(judge)}` },
+          { class: "button primary", href: `#/${boardPath(experiment, { reference: [judge] })}` },
           "See your leaderboard",
         ),
         back,

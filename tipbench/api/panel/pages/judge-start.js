@@ -38,7 +38,7 @@ export const memory = {
   },
 };
 
-export function introduction(experiment, scope, { scale_min: low, scale_max: high }, offer, { session, go }) {
+export function introduction(experiment, scope, { scale_min: low, scale_max: high }, offer, { session, signal, go }) {
   const input = h("input", {
     type: "text",
     name: "judge",
@@ -78,6 +78,6 @@ export function introduction(experiment, scope, { scale_min: low, scale_max: hig
       named,
       h("div", null, h("button", { class: "button primary", type: "submit" }, "Start judging")),
     ),
-    h("div", { class: "stack narrow push-top" }, sampleOffer(experiment, "", offer, { scope, go }), judgeFile(experiment)),
+    h("div", { class: "stack narrow push-top" }, sampleOffer(experiment, "", offer, { scope, signal, go }), judgeFile(experiment)),
   );
 }

@@ -19,30 +19,30 @@ export async function judgePage({ parts: [experiment], query, signal, session, g
   const name = query.has("rename") ? null : memory.getItem("tipbench.judge");
   const title = `Judge ${experiment}`;
   const offer = await api.sample(experiment, signal);
-  if (scope === "sample" && !offer.sample) return { title, content: sampleFirst(experiment, name, offer, go) };
+  if (scope === "sample" && !offer.sample) return { title, content: sampleFirst(experiment, name, offer, { signal, go }) };
   if (!name) {
     const { rubric } = await api.rubric(signal);
-    return { title, content: introduction(experiment, scope, rubric, offer, { session, go }) };
+    return { title, content: introduction(experiment, scope, rubric, offer, { session, signal, go }) };
   }
   const first = await api.judging(experiment, { judge: name, scope, limit: BATCH }, signal);
   return { title, content: new Sheet(experiment, name, scope, first, offer, { signal, go }).content };
 }
 
 /** The page of a sample that has not been drawn yet. */
-function sampleFirst(experiment, name, offer, go) {
+function sampleFirst(experiment, name, offer, { signal, go }) {
   return h(
     "div",
     null,
     head(experiment, { crumbs: crumb("Judge") }),
     tabs(experiment, "judge"),
-    h("div", { class: "narrow" }, sampleOffer(experiment, name, offer, { scope: "sample", go })),
+    h("div", { class: "narrow" }, sampleOffer(experiment, name, offer, { scope: "sample", signal, go })),
   );
 }
 
 /** The page around a queue: draws what the queue tells of, and hands it what the judge does. */
 class Sheet {
   constructor(experiment, judge, scope, first, offer, { signal, go }) {
-    Object.assign(this, { experiment, judge, scope, offer, go });
+    Object.assign(this, { experiment, judge, scope, offer, signal, go });
     this.instructions = first.instructions;
     this.rubric = first.rubric;
     this.queue = new Queue({
@@ -98,7 +98,7 @@ class Sheet {
         this.decision,
         this.trouble,
         this.stage,
-        scope !== "sample" && sampleOffer(experiment, judge, this.offer, { scope, go: this.go }),
+        scope !== "sample" && sampleOffer(experiment, judge, this.offer, { scope, signal: this.signal, go: this.go }),
         judgeFile(experiment, judge),
       ),
     );

@@ -3,6 +3,7 @@
 import { h } from "../dom.js";
 import { interval, number, percent, signed } from "../format.js";
 import { cellHead, notice, pill, table, term } from "../parts.js";
+import { boardQuery } from "../state/board.js";
 
 export function judges(board, agreement, experiment) {
   const weak = agreement.alpha.filter((one) => one.weak);
@@ -75,7 +76,7 @@ export function judges(board, agreement, experiment) {
   );
 }
 
-export function criteria(board, judged, experiment) {
+export function criteria(board, judged, experiment, asked) {
   const flagged = "tips that are empty, refuse, leak the prompt, repeat, run too long or were cut off";
   const figure = (label, value) => h("td", { data: { label } }, value);
   return h(
@@ -97,7 +98,7 @@ export function criteria(board, judged, experiment) {
         h(
           "tr",
           null,
-          cellHead(cell, experiment),
+          cellHead(cell, experiment, boardQuery(asked)),
           board.criteria.map((name) => figure(name, number(cell[name]))),
           figure("words", number(cell.mean_words, 0)),
           figure("flagged", String(Object.values(cell.checks).reduce((a, b) => a + b, 0))),

@@ -1,9 +1,10 @@
 // The ranking of one experiment: who leads, how sure that is, what it costs, and whether the judges can be trusted.
 
-import { ApiError, api } from "../api.js";
+import { api } from "../api.js";
 import { attribute, drawing, fill, h } from "../dom.js";
 import { dateTime } from "../format.js";
-import { crumb, empty, head, notice, tabs, words } from "../parts.js";
+import { crumb, empty, head, notice, tabs } from "../parts.js";
+import { boardAsked, boardFor } from "../state/board.js";
 import { criteria, judges } from "./judges.js";
 import { rankingTable } from "./ranking.js";
 import { references } from "./references.js";
@@ -12,14 +13,12 @@ import { raceCard } from "./rounds.js";
 const NARROW = "(max-width: 46rem)"; // where style/screens.css begins
 
 export async function leaderboardPage({ parts: [experiment], query, signal, go }) {
-  const versions = query.get("versions") === "all" ? "all" : "current";
-  const asked = [...new Set(query.getAll("reference"))];
-  const wanted = versions === "all" ? { versions } : {};
+  const asked = boardAsked(query);
   const [{ board, refused }, agreement] = await Promise.all([
-    boardFor(experiment, wanted, asked, signal),
+    boardFor(experiment, asked, signal),
     api.agreement(experiment, signal),
   ]);
-  const reference = refused ? [] : asked;
+  const reference = refused ? [] : asked.reference;
   const judged = board.cells.filter((cell) => cell.composite !== null);
   const content = h("div", { class: "stack" });
   fill(
@@ -31,20 +30,10 @@ export async function leaderboardPage({ parts: [experiment], query, signal, go }
       tabs(experiment, "leaderboard"),
     ),
     judged.length
-      ? ranking(board, judged, agreement, { experiment, versions, signal, go, asked, reference, refused })
+      ? ranking(board, judged, agreement, { experiment, signal, go, asked, reference, refused })
       : nothingJudged(board, experiment),
   );
   return { title: `Leaderboard of ${experiment}`, content };
-}
-
-/** The board by these references or, where the API refuses them, without any, and why in its words. */
-async function boardFor(experiment, wanted, reference, signal) {
-  try {
-    return { board: await api.leaderboard(experiment, { ...wanted, reference }, signal), refused: "" };
-  } catch (error) {
-    if (!reference.length || !(error instanceof ApiError) || error.status !== 422) throw error;
-    return { board: await api.leaderboard(experiment, wanted, signal), refused: words(error).join(". ") };
-  }
 }
 
 function nothingJudged(board, experiment) {
@@ -77,14 +66,14 @@ function nothingJudged(board, experiment) {
 }
 
 function ranking(board, judged, agreement, place) {
-  const { experiment, versions, signal, reference } = place;
+  const { experiment, signal, asked, reference } = place;
   return [
     answer(board, experiment),
     references(board, agreement, place),
-    rankingTable(board, judged, experiment, versions),
+    rankingTable(board, judged, experiment, asked),
     board.race && raceCard(board, figureOf(experiment, "race", { signal, reference }, RACE)),
     charts(experiment, { signal, reference }),
-    criteria(board, judged, experiment),
+    criteria(board, judged, experiment, asked),
     judges(board, agreement, experiment),
     problems(board),
     method(board),

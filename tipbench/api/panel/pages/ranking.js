@@ -3,9 +3,10 @@
 import { h } from "../dom.js";
 import { UNKNOWN, bytes, chance, number, pValue, percent, signed } from "../format.js";
 import { cellHead, pill, scaleBar, scaleHead, table, term } from "../parts.js";
+import { boardPath, boardQuery } from "../state/board.js";
 
-/** The cells by rank: those that the difference to the leader was tested for first, then those it was not, then the unjudged. */
-export function rankingTable(board, judged, experiment, versions) {
+/** The cells by rank: those that the difference to the leader was tested for first, then those it was not, then the unjudged; `asked` is which board it is. */
+export function rankingTable(board, judged, experiment, asked) {
   const rest = board.cells.filter((cell) => cell.composite === null);
   const tied = judged.filter((cell) => cell.rank === 1 || cell.tied_with_best);
   const behind = judged.filter((cell) => cell.rank !== 1 && cell.tied_with_best === false);
@@ -32,7 +33,7 @@ export function rankingTable(board, judged, experiment, versions) {
     cells.length
       ? [
           h("tr", { class: `group ${kind}` }, h("th", { colspan: columns.length, scope: "rowgroup" }, text)),
-          cells.map((cell) => row(cell, board, experiment, kind)),
+          cells.map((cell) => row(cell, board, experiment, asked, kind)),
         ]
       : [];
   return h(
@@ -53,18 +54,18 @@ export function rankingTable(board, judged, experiment, versions) {
     h(
       "p",
       { class: "small under" },
-      versions === "all"
-        ? h("a", { href: `#/leaderboard/${encodeURIComponent(experiment)}` }, "Only what counts now")
+      asked.versions === "all"
+        ? h("a", { href: `#/${boardPath(experiment, { ...asked, versions: "current" })}` }, "Only what counts now")
         : h(
             "a",
-            { href: `#/leaderboard/${encodeURIComponent(experiment)}?versions=all` },
+            { href: `#/${boardPath(experiment, { ...asked, versions: "all" })}` },
             "Older versions of models, prompts and scenarios, too",
           ),
     ),
   );
 }
 
-function row(cell, board, experiment, kind) {
+function row(cell, board, experiment, asked, kind) {
   return h(
     "tr",
     { class: [kind === "lead" && "tied", cell.row?.current === false && "old"].filter(Boolean).join(" ") || null },
@@ -79,7 +80,7 @@ function row(cell, board, experiment, kind) {
             cell.rank_low !== null && h("span", { class: "soft small" }, `${cell.rank_low}–${cell.rank_high}`),
           ],
     ),
-    cellHead(cell, experiment),
+    cellHead(cell, experiment, boardQuery(asked)),
     h("td", null, h("strong", null, number(cell.composite))),
     h("td", { class: cell.unranked ? "left words" : "left" }, cell.unranked ? h("span", { class: "soft small" }, cell.unranked) : scaleBar(cell, board)),
     h(

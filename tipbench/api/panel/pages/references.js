@@ -3,9 +3,10 @@
 import { h } from "../dom.js";
 import { UNKNOWN, count, interval, number, percent, signed } from "../format.js";
 import { cellHead, notice, table, term } from "../parts.js";
+import { boardPath } from "../state/board.js";
 
-/** The card; `asked` are the names in the address, `reference` those that the API took, `refused` why it took none. */
-export function references(board, agreement, { experiment, versions, go, asked, reference, refused }) {
+/** The card; `asked` are the names and versions in the address, `reference` those that the API took, `refused` why it took none. */
+export function references(board, agreement, { experiment, go, asked: { reference: asked, versions }, reference, refused }) {
   const kinds = new Map(board.judges.map((judge) => [judge.name, judge.kind]));
   const names = [...new Set([...kinds.keys(), ...agreement.judges, ...asked])].filter((name) => name !== "baseline" || asked.includes(name));
   const lone = names.length < 2 && !asked.length;
@@ -13,8 +14,7 @@ export function references(board, agreement, { experiment, versions, go, asked, 
   const sample = h("a", { href: `#/judge/${encoded}?scope=sample` }, "Score a sample");
   function choose() {
     const chosen = [...element.querySelectorAll("input:checked")].map((input) => input.value);
-    const query = new URLSearchParams([...chosen.map((name) => ["reference", name]), ...(versions === "all" ? [["versions", versions]] : [])]);
-    go(`leaderboard/${encoded}${query.size ? `?${query}` : ""}`, { replace: true });
+    go(boardPath(experiment, { reference: chosen, versions }), { replace: true });
   }
   const element = h(
     "section",

@@ -1,11 +1,12 @@
 // One run, live: which task and which model is where, how long it will take, and in words what went wrong.
 
 import { api } from "../api.js";
-import { follow } from "../state/stream.js";
 import { announce, fill, h } from "../dom.js";
 import { UNKNOWN, count, dateTime, duration } from "../format.js";
 import { confirm, crumb, head, icon, meter, notice, runPill, words } from "../parts.js";
+import { boardPath } from "../state/board.js";
 import { split } from "../state/form.js";
+import { follow } from "../state/stream.js";
 import { chainCard, underWay } from "./rounds.js";
 
 const TASKS = {
@@ -171,8 +172,7 @@ async function cancel(run, refusal) {
 function nextStep(run) {
   const encoded = encodeURIComponent(run.experiment);
   const judge = (label) => h("a", { class: "button primary", id: "to-judge", href: `#/judge/${encoded}` }, label);
-  const names = new URLSearchParams(split(run.config.reference).map((name) => ["reference", name]));
-  const board = `#/leaderboard/${encoded}${names.size ? `?${names}` : ""}`;
+  const board = `#/${boardPath(run.experiment, { reference: split(run.config.reference) })}`;
   const ranking = (kind) => h("a", { class: `button ${kind}`, id: "to-ranking", href: board }, "See the leaderboard");
   const again = h(
     "a",

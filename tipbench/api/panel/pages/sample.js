@@ -4,16 +4,20 @@ import { ApiError, api } from "../api.js";
 import { attribute, fill, h } from "../dom.js";
 import { count } from "../format.js";
 import { field, notice, words } from "../parts.js";
+import { boardPath } from "../state/board.js";
+import { Turns } from "../state/form.js";
 
 const USUAL = { scenarios: 8, tips: 2 };
+const WAIT_MS = 350;
 
 /** The sample that was asked for with what this judge has left of it, else a form that draws one. `offer` is the API's answer. */
-export function sampleOffer(experiment, judge, offer, { scope, go }) {
+export function sampleOffer(experiment, judge, offer, { scope, signal, go }) {
   const asked = offer.sample;
-  const inner = asked ? existing(experiment, judge, asked) : drawing(experiment, offer, scope, go);
+  const inner = asked ? existing(experiment, judge, asked) : drawing(experiment, offer, { scope, signal, go });
   const title = "Score a sample";
   if (scope === "sample") return h("section", { class: "card stack" }, h("h2", null, title), inner);
-  return h("details", { class: "card", open: Boolean(asked && judge && asked.left[judge] !== 0) }, h("summary", null, title), h("div", { class: "stack" }, inner));
+  const toggle = ({ target }) => target.open && inner.shown?.();
+  return h("details", { class: "card", open: Boolean(asked && judge && asked.left[judge] !== 0), on: { toggle } }, h("summary", null, title), h("div", { class: "stack" }, inner));
 }
 
 function existing(experiment, judge, asked) {
@@ -34,14 +38,14 @@ function existing(experiment, judge, asked) {
       left === 0 &&
         h(
           "a",
-          { class: "button", href: `#/leaderboard/${encodeURIComponent(experiment)}?reference=${encodeURIComponent(judge)}` },
+          { class: "button", href: `#/${boardPath(experiment, { reference: [judge] })}` },
           "See your leaderboard",
         ),
     ),
   ];
 }
 
-function drawing(experiment, { n_scenarios: there, least }, scope, go) {
+function drawing(experiment, { n_scenarios: there, least }, { scope, signal, go }) {
   const why = h(
     "p",
     { class: "soft" },
@@ -61,6 +65,7 @@ function drawing(experiment, { n_scenarios: there, least }, scope, go) {
   };
   const button = h("button", { class: "button primary", type: "submit" }, "Draw the sample");
   const problem = h("div", { "aria-live": "polite" });
+  const expected = detectable(experiment, { scenarios, tips }, signal);
   async function submit(event) {
     event.preventDefault();
     attribute(button, "disabled", true);
@@ -79,12 +84,53 @@ function drawing(experiment, { n_scenarios: there, least }, scope, go) {
       attribute(button, "disabled", null);
     }
   }
-  return h(
+  const form = h(
     "form",
-    { class: "stack", novalidate: true, on: { submit } },
+    { class: "stack", novalidate: true, on: { submit, input: expected.later } },
     why,
     h("div", { class: "fields" }, Object.values(fields)),
+    expected.element,
     problem,
     h("div", null, button),
   );
+  if (scope === "sample") expected.now();
+  form.shown = expected.now;
+  return form;
+}
+
+/** What scores of such a sample would tell, in the API's words: asked for now, or later when more may be typed. */
+function detectable(experiment, { scenarios, tips }, signal) {
+  const element = h("div", { class: "detectable", "aria-live": "polite" });
+  const turns = new Turns();
+  let timer = null;
+  async function now() {
+    const isLatest = turns.latest();
+    if (!scenarios.value || !tips.value) return void fill(element);
+    try {
+      const found = await api.planSample(experiment, { scenarios: scenarios.value, tips: tips.value }, signal);
+      if (isLatest()) fill(element, answer(found));
+    } catch (error) {
+      if (signal.aborted) return;
+      // What is at fault is said when the sample is drawn.
+      if (!(error instanceof ApiError)) throw error;
+      if (isLatest()) fill(element);
+    }
+  }
+  function later() {
+    clearTimeout(timer);
+    timer = setTimeout(now, WAIT_MS);
+  }
+  signal.addEventListener("abort", () => clearTimeout(timer));
+  return { element, now, later };
+}
+
+function answer(found) {
+  return [
+    h("p", null, h("strong", null, `${count(found.n_tips, "tip")} to score. `), found.words),
+    h(
+      "p",
+      { class: "soft small" },
+      `${count(found.n_cells, "cell")}, ${found.scenarios} of ${count(found.n_scenarios, "scenario")}; spreads of scores ${found.spreads}.`,
+    ),
+  ];
 }
