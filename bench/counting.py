@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from bench.scale import stage
 from tests.conftest import MlflowServer
 from tipbench.catalog import load_rubric, load_scenarios
 from tipbench.collecting.plan import scenario_hash
@@ -103,6 +104,7 @@ def main() -> None:
             fill(open_store(server.url), experiment, n_cells)
             print(f"{n_cells} cells, filled in {time.perf_counter() - began:.0f} s", flush=True)
             measure(server.url, experiment)
+            processes(server.url, experiment, Path(temporary))
         server.stop()
 
 
@@ -134,6 +136,19 @@ def measure(url: str, experiment: str) -> None:
     heading = Heading(Judge("bench", "agent"), RUBRIC.hash, tuple(c.id for c in RUBRIC.criteria))
     fresh.add_scores(experiment_id, heading, [Score(one.run_id, 0, False, (5, 5, 5), now_ms())])
     say("leaderboard after one new score", timed(lambda: compare.rank(experiment, fresh, RUBRIC)))
+
+
+def processes(url: str, experiment: str, home: Path) -> None:
+    """Print what each command takes as a process of its own, start-up included: seconds and peak memory."""
+    where = ("--experiment", experiment, "--mlflow-url", url)
+    commands = {
+        "tipbench status": ("status", *where),
+        "tipbench judge export --judge ann": ("judge", "export", "--judge", "ann", "--out", home / "ann.json", *where),
+        "tipbench compare": ("compare", "--out", home / "board", *where),
+    }
+    for words, command in commands.items():
+        seconds, peak = stage(*command, home=home)
+        print(f"  {words:34} {seconds:6.2f} s as a process of its own  peak {peak:4.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":
