@@ -284,6 +284,8 @@ def test_scores_wait_for_an_api_that_is_away(panel: Panel, visit: Visit) -> None
 
 
 def test_a_question_mark_shows_the_keys_and_words_go_with_the_scores(visit: Visit) -> None:
+    from playwright.sync_api import expect
+
     page = visit(f"#/judge/{FILLED}?scope=all", judge="rosa")
     page.get_by_text("0 of").wait_for()
     total = page.get_by_text(re.compile(r"^0 of \d+ tips")).inner_text().split()[2]
@@ -307,7 +309,7 @@ def test_a_question_mark_shows_the_keys_and_words_go_with_the_scores(visit: Visi
     assert put.value.response().status == 200  # type: ignore[union-attr]
     page.get_by_text(f"1 of {total} tips scored by you").wait_for()
     # The next tip, which comes a moment later, has words of its own.
-    page.wait_for_function("document.querySelector('#rationale')?.value === ''")
+    expect(page.locator("#rationale")).to_have_value("")
 
 
 def test_a_file_goes_out_to_an_agent_and_comes_back(visit: Visit, tmp_path: Path) -> None:
