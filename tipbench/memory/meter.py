@@ -95,11 +95,12 @@ class Meter:
     def peak(self) -> Reading | None:
         """The largest figure of this block so far, after at least one look since the last time it was asked for.
 
-        A cell that is over before the watch looks is looked at here; when its model has already left memory, the peak of
-        the cells before it stands. None only when no gauge has seen the model at all.
+        A cell that is over before the watch looks is looked at here, and so is the block's first one: the watch may have seen
+        its model while it was still being loaded. When the model has already left memory, the peak of the cells before stands.
+        None only when no gauge has seen the model at all.
         """
         with self._lock:
-            looked = self._looks > self._told
+            looked = self._told and self._looks > self._told
         if not looked:
             self.look()
         with self._lock:

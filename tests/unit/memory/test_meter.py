@@ -39,6 +39,15 @@ def test_a_cell_that_is_over_at_once_is_looked_at_when_its_figure_is_asked_for()
     assert meter.peak() == Reading(5, "processes") and gauge.asked == 2, "each cell has a look of its own"
 
 
+def test_the_first_cell_is_looked_at_once_it_is_over_since_its_model_may_have_been_half_loaded_before() -> None:
+    gauge = Scripted("processes", 1, 9)
+    meter = Meter([gauge]).watching()
+    meter.look()
+    assert meter.peak() == Reading(9, "processes")
+    meter.look()
+    assert meter.peak() == Reading(9, "processes") and gauge.asked == 3, "and the next ones as before"
+
+
 def test_a_model_that_has_left_memory_keeps_its_last_peak() -> None:
     meter = Meter([Scripted("processes", 5, None), Scripted("reported", 2)]).watching()
     assert meter.peak() == meter.peak() == Reading(5, "processes")
