@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tipbench.catalog import content_hash
 from tipbench.store.records import OPTIONS, CellRecord, Collection
@@ -33,7 +34,13 @@ class Row:
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that stand for the row."""
-        return content_hash([self.digest, self.prompt_hash, list(self.options)])[:16]
+        return _row_id(self.digest, self.prompt_hash, self.options)
+
+
+@lru_cache(maxsize=10_000)
+def _row_id(digest: str, prompt_hash: str, options: tuple[str, ...]) -> str:
+    # A board asks for the id of each of its rows for every cell.
+    return content_hash([digest, prompt_hash, list(options)])[:16]
 
 
 def unknown(name: str) -> str:

@@ -10,7 +10,7 @@ import gzip
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from sys import intern
 from typing import Any
 
@@ -34,16 +34,48 @@ INDEX = "cells.json.gz"
 Sealed = tuple[str, tuple[CellRecord, ...], Collection | None]
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Cells, the scores in the logs in the order in which they were read, and the cells with these scores."""
+
+    cells: Sequence[CellRecord]
+    entries: Sequence[Entry]
+    scored: Sequence[CellRecord]
+
+    def with_more(self, cells: Sequence[CellRecord], entries: Sequence[Entry]) -> list[CellRecord] | None:
+        """The same with what was added since; None when something else has changed, or a score is older than one that is there."""
+        if len(cells) != len(self.cells) or any(a is not b for a, b in zip(cells, self.cells, strict=True)):
+            return None
+        known, added = 0, []
+        for entry in entries:
+            if known < len(self.entries) and entry == self.entries[known]:
+                known += 1
+            else:
+                added.append(entry)
+        if known < len(self.entries):
+            return None
+        added.sort(key=lambda entry: entry[1].at_ms)
+        if added and self.entries and added[0][1].at_ms < max(score.at_ms for _, score in self.entries):
+            return None
+        return with_more_scores(self.scored, added) if added else list(self.scored)
+
+
 class Archive(Texts, Scores, Collections):
     """What an answer can depend on, read together."""
 
     _sealed: Recent[dict[str, Sealed]]
     """experiment -> collection run -> its mark when it was read, its cells, and itself"""
+    _scored: Recent[list[Scored]]
+    """experiment -> what was last put together of all its cells and scores; one, or none yet"""
 
     def holdings(self, experiment_id: str) -> Holdings:
         """Every ended cell with its current scores, and every collection."""
         cells, collections = self._cells_and_collections(experiment_id)
-        scored = self._with_scores(experiment_id, cells)
+        entries, last = self._entries(experiment_id, cells), self._scored.of(experiment_id)
+        scored = last[0].with_more(cells, entries) if last else None
+        if scored is None:
+            scored = with_scores(cells, entries)
+        last[:] = [Scored(cells, entries, scored)]
         return Holdings(experiment_id, tuple(scored), tuple(collections))
 
     def cells(self, experiment_id: str) -> list[CellRecord]:
@@ -57,9 +89,12 @@ class Archive(Texts, Scores, Collections):
     # -- scores --------------------------------------------------------------------------------
 
     def _with_scores(self, experiment_id: str, cells: Sequence[CellRecord]) -> list[CellRecord]:
+        return with_scores(cells, self._entries(experiment_id, cells))
+
+    def _entries(self, experiment_id: str, cells: Sequence[CellRecord]) -> list[Entry]:
+        """Every score that was given in the experiment; those of version 0.2.0 stand with these cells."""
         entries = legacy_scores((c.run for c in cells), lambda: self._old_judgments(experiment_id))
-        entries += self.score_entries(experiment_id)
-        return with_scores(cells, entries)
+        return entries + self.score_entries(experiment_id)
 
     def score_entries(self, experiment_id: str) -> list[Entry]:
         """Every score in the logs, one log after the other, each in its order."""
@@ -281,12 +316,14 @@ def with_more_scores(cells: Sequence[CellRecord], entries: Iterable[Entry]) -> l
 
 def _merged(cells: Sequence[CellRecord], entries: Iterable[Entry]) -> list[CellRecord]:
     by_run = {cell.run.run_id: cell for cell in cells}
+    texts: dict[str, tuple[str, ...]] = {}
     books: dict[str, dict[tuple[str, str, str], _Book]] = {}
     for heading, score in entries:
         cell = by_run.get(score.run_id)
         if cell is None:
             continue
-        known = cell.texts
+        if (known := texts.get(score.run_id)) is None:
+            known = texts[score.run_id] = cell.texts
         if score.text and score.index < len(known) and known[score.index] != score.text:
             continue
         if score.run_id not in books:

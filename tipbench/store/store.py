@@ -25,6 +25,7 @@ class Store(Experiments, Archive, Exports, Boards, Races):
         self._own_lock = threading.Lock()
         self._read = Recent(dict)
         self._sealed = Recent(dict)
+        self._scored = Recent(list)
 
 
 def open_store(url: str, *, retry_s: float | None = None, read_s: float = READ_S) -> Store:
