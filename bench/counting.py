@@ -9,6 +9,7 @@ same MLflow in the same run.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import tempfile
 import time
@@ -100,12 +101,27 @@ def main() -> None:
         server.start()
         for n_cells in map(int, arguments.cells.split(",")):
             experiment = f"tip-bench-counting-{n_cells}"
-            began = time.perf_counter()
-            fill(open_store(server.url), experiment, n_cells)
-            print(f"{n_cells} cells, filled in {time.perf_counter() - began:.0f} s", flush=True)
-            measure(server.url, experiment)
+            # In processes of their own: a process has the peak of the one that started it, too.
+            alone(fill_and_say, server.url, experiment, n_cells)
             processes(server.url, experiment, Path(temporary))
+            alone(measure, server.url, experiment)
         server.stop()
+
+
+def alone(call: Callable[..., None], *arguments: object) -> None:
+    """Run it in a process of its own; raises RuntimeError when that fails."""
+    process = multiprocessing.get_context("spawn").Process(target=call, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{call.__name__} failed")
+
+
+def fill_and_say(url: str, experiment: str, n_cells: int) -> None:
+    """Fill the experiment, and print how long that took."""
+    began = time.perf_counter()
+    fill(open_store(url), experiment, n_cells)
+    print(f"{n_cells} cells, filled in {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def measure(url: str, experiment: str) -> None:
