@@ -51,7 +51,7 @@ def host_of_the_cluster() -> str:
 
 def score_all(page: Page) -> int:
     """Score every tip that the page hands out with the keyboard, not all alike; returns how many there were."""
-    end = page.get_by_text(re.compile("Every tip has a score|You can stop here|You have scored the sample")).first
+    end = page.get_by_text(re.compile(r"^(Every tip has a score|Round \d is scored|You have scored the sample)$")).first
     number = 0
     while True:
         page.locator(".criterion.active h3", has_text="Relevance").or_(end).first.wait_for()
