@@ -63,10 +63,11 @@ def blanked(text: str) -> tuple[str, bool]:
 
 def next_thought(text: str, at: int) -> tuple[int, int] | None:
     """(start, end) of the first thought that is begun from `at` on, or of an end without a beginning; None where there is neither."""
-    begin, end = _OPEN.search(text, at), _ANY_CLOSE.search(text, at)
-    if begin is not None and (end is None or begin.start() < end.start()):
-        return begin.start(), _end_of(text, begin) or len(text)
-    return end.span() if end is not None else None
+    found = _first_mark(text, at)
+    if found is None:
+        return None
+    mark, begins = found
+    return mark.start(), (_end_of(text, mark) or len(text)) if begins else mark.end()
 
 
 def masked(text: str) -> str:
@@ -78,20 +79,26 @@ def _kept(text: str) -> tuple[list[tuple[int, int]], bool]:
     """(start, end) of what is no thought, in order, and whether a thought was begun and never ended."""
     kept: list[tuple[int, int]] = []
     place = 0
-    while True:
-        begin = _OPEN.search(text, place)
-        end = _ANY_CLOSE.search(text, place)
-        if end is not None and (begin is None or end.start() < begin.start()):
+    while (found := _first_mark(text, place)) is not None:
+        mark, begins = found
+        if not begins:
             # Ended without a beginning: what came before was thought, from the start of the text.
-            kept, place = [], end.end()
+            kept, place = [], mark.end()
             continue
-        if begin is None:
-            return [*kept, (place, len(text))], False
-        kept.append((place, begin.start()))
-        close = _end_of(text, begin)
+        kept.append((place, mark.start()))
+        close = _end_of(text, mark)
         if close is None:
             return kept, True
         place = close
+    return [*kept, (place, len(text))], False
+
+
+def _first_mark(text: str, at: int) -> tuple[re.Match[str], bool] | None:
+    """The first mark of a thought from `at` on, and whether it begins one."""
+    begin, end = _OPEN.search(text, at), _ANY_CLOSE.search(text, at)
+    if end is not None and (begin is None or end.start() < begin.start()):
+        return end, False
+    return (begin, True) if begin is not None else None
 
 
 def _end_of(text: str, begin: re.Match[str]) -> int | None:

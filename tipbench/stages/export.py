@@ -72,8 +72,10 @@ def reinstate(store: Store, experiment_id: str, census: Census, rubric_hash: str
     The version that scored last is in force, so one of its scores is said once more, as it is. Where something is left to score,
     the first new score does it. Returns whether there was anything to say.
     """
+    if not asked.version:
+        return False
     judges = Judges((entry.cell for entry in census.counted), rubric_hash)
-    if not asked.version or judges.in_force(asked.who) in ("", asked.version):
+    if judges.in_force(asked.who) in ("", asked.version):
         return False
     if any(judges.pending(entry.cell, asked) for entry in census.counted):
         return False
