@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 FEWEST = 3
 """Scenarios below which a difference has no limits: two differences say nothing of their spread."""
@@ -52,6 +52,6 @@ def against(differences: npt.ArrayLike, *, confidence: float = 0.95) -> Against:
         sd = d.std(ddof=1)
         if sd < 1e-12 and 0.5 ** len(d) > level:
             continue
-        half = stats.t.isf(level, len(d) - 1) * sd / np.sqrt(len(d))
+        half = -stdtrit(len(d) - 1, level) * sd / np.sqrt(len(d))
         low[i], high[i] = diff[i] - half, diff[i] + half
     return Against(diff, low, high, n.astype(np.intp))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtr
 
 from tipbench.stats.arrays import FloatArray
 
@@ -85,4 +85,4 @@ def _p_below(d: FloatArray, label: npt.NDArray[np.intp], epsilon: float) -> floa
     se = float(np.sqrt(sums.size / (sums.size - 1) * (sums**2).sum())) / d.size
     if se == 0:
         return 0.0 if mean < epsilon else 1.0
-    return float(stats.t.cdf((mean - epsilon) / se, sums.size - 1))
+    return float(stdtr(sums.size - 1, (mean - epsilon) / se))

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from tipbench.stats.arrays import BoolArray, FloatArray
 from tipbench.stats.cells import Comparison, compared, probability_best
@@ -210,7 +210,7 @@ def _spread_ratio(a: FloatArray, b: FloatArray) -> tuple[float, bool]:
     parts = np.bincount(label, weights=u**2 - v**2)
     parts = parts[np.unique(label)]
     error = float(np.sqrt((parts**2).sum()))
-    surely = error > 0 and abs(parts.sum()) / error > stats.t.ppf(0.975, parts.size - 1)
+    surely = error > 0 and abs(parts.sum()) / error > stdtrit(parts.size - 1, 0.975)
     return float(np.sqrt((u**2).sum() / (v**2).sum())), bool(surely)
 
 

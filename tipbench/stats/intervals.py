@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def scenario_interval(
     if x.size == 1:
         return Interval(mean, None, None, None)
     se = float(x.std(ddof=1) / np.sqrt(x.size))
-    half = float(stats.t.ppf((1 + confidence) / 2, x.size - 1)) * se
+    half = float(stdtrit(x.size - 1, (1 + confidence) / 2)) * se
     low, high = mean - half, mean + half
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])

@@ -40,10 +40,15 @@ def pair_spreads(z: npt.NDArray[Any], mask: BoolArray) -> tuple[npt.NDArray[Any]
     """
     m = mask.astype(z.dtype)
     n = m @ m.T
-    sums, squares = z @ m.T, (z * z) @ m.T
-    total = sums - np.swapaxes(sums, -1, -2)
+    # In place where it can be: of a thousand cells each of these is some megabytes.
+    total = z @ m.T
+    total = total - np.swapaxes(total, -1, -2)
     diff = total / np.maximum(n, 1)
-    spread = squares + np.swapaxes(squares, -1, -2) - 2 * (z @ np.swapaxes(z, -1, -2)) - total * diff
+    spread = (z * z) @ m.T
+    spread = spread + np.swapaxes(spread, -1, -2)
+    spread -= (2 * z) @ np.swapaxes(z, -1, -2)
+    total *= diff
+    spread -= total
     np.maximum(spread, 0, out=spread)
     spread *= (n > 1) & ~np.eye(len(n), dtype=bool)
     return diff, spread, n
@@ -61,8 +66,10 @@ def moderated_variance(spread: npt.NDArray[Any], n: npt.NDArray[Any]) -> npt.NDA
     df = np.maximum(n - 1, 0)
     np.fill_diagonal(df, 0)
     prior = df.max(initial=0)
-    shared = spread.sum(axis=(-1, -2), keepdims=True) * (prior / max(df.sum(), 1))
-    return np.asarray((spread + shared) / np.maximum(prior + df, 1))
+    variance: npt.NDArray[Any] = spread + spread.sum(axis=(-1, -2), keepdims=True) * (prior / max(df.sum(), 1))
+    df += prior
+    variance /= np.maximum(df, 1, out=df)
+    return variance
 
 
 def studentised(z: npt.NDArray[Any], mask: BoolArray) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:

@@ -20,12 +20,30 @@ class AllPairs:
     """Simultaneous statements on all pairs: [a, b] is cell a minus cell b, each (C, C), NaN where nothing is known."""
 
     diff: FloatArray
-    low: FloatArray
-    high: FloatArray
+    se: FloatArray
     p: FloatArray
     """Adjusted for all pairs; below 1 - confidence exactly when the interval leaves out 0."""
-    se: FloatArray
+    critical: float
+    """How many standard errors the simultaneous limits are away from a difference; NaN where there is no noise to scale by."""
     confidence: float
+
+    @property
+    def low(self) -> FloatArray:
+        """Lower limits; made when asked for, like the upper ones, since a thousand cells have a million pairs."""
+        return self._limit(-self.critical)
+
+    @property
+    def high(self) -> FloatArray:
+        """Upper limits."""
+        return self._limit(self.critical)
+
+    def _limit(self, errors: float) -> FloatArray:
+        with np.errstate(invalid="ignore"):
+            limit = self.se * errors
+            limit += self.diff
+        limit[np.isnan(self.p)] = np.nan
+        np.fill_diagonal(limit, 0.0)
+        return limit
 
     @property
     def better(self) -> BoolArray:
@@ -68,23 +86,24 @@ def assess(
     varies between scenarios (against `scale`, the size of the scores) there is no noise to scale by: then p is the
     sign-flip test's, 2^(1-n) for n scenarios, times the number of pairs, and the limits are unknown.
     """
-    diff = np.where(n == 0, np.nan, np.where(np.abs(diff) <= 1e-9 * scale, 0.0, diff))
-    low, high, p = np.full((3, *diff.shape), np.nan)
+    diff = np.where(np.abs(diff) <= 1e-9 * scale, 0.0, diff)
+    diff[n == 0] = np.nan
     testable = (n >= 2) & np.isfinite(se)
     np.fill_diagonal(testable, False)
+    p, critical = np.full(diff.shape, np.nan), np.nan
     if testable.any():
-        if se[testable].max() > 1e-9 * scale:
+        if se.max(where=testable, initial=0.0) > 1e-9 * scale:
             maxima = null()
-            t = np.abs(diff[testable]) / se[testable]
-            p[testable] = (1 + maxima.size - np.searchsorted(maxima, t)) / (1 + maxima.size)
-            half = critical_value(maxima, confidence) * se[testable]
-            low[testable], high[testable] = diff[testable] - half, diff[testable] + half
+            with np.errstate(divide="ignore", invalid="ignore"):
+                np.divide(np.abs(diff), se, out=p, where=testable)
+            p[testable] = (1 + maxima.size - np.searchsorted(maxima, p[testable])) / (1 + maxima.size)
+            critical = critical_value(maxima, confidence)
         else:
             pairs = len(diff) * (len(diff) - 1) // 2
             p[testable] = np.where(diff[testable] == 0, 1.0, np.minimum(1.0, pairs * 2.0 ** (1.0 - n[testable])))
-    for figure, value in ((diff, 0.0), (low, 0.0), (high, 0.0), (p, 1.0)):
-        np.fill_diagonal(figure, value)
-    return AllPairs(diff, low, high, p, se, confidence)
+    np.fill_diagonal(diff, 0.0)
+    np.fill_diagonal(p, 1.0)
+    return AllPairs(diff, se, p, critical, confidence)
 
 
 def compare_pairs(x: FloatArray, *, seed: int, draws: int = 10_000, confidence: float = 0.95) -> AllPairs:

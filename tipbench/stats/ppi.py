@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy.special import stdtrit
 
 from tipbench.stats.arrays import BoolArray, FloatArray
 from tipbench.stats.cells import Comparison, compared, probability_best
@@ -293,7 +293,7 @@ def _levels(known: _Scores, weight: float, confidence: float, bounds: tuple[floa
             every = np.concatenate([same, alone])
             variance += w**2 * float(np.nanvar(every, ddof=1)) / m
         se = float(np.sqrt(variance))
-        half = float(stats.t.ppf((1 + confidence) / 2, n - 1)) * se
+        half = float(stdtrit(n - 1, (1 + confidence) / 2)) * se
         low, high = mean - half, mean + half
         if bounds is not None:
             mean = min(max(mean, bounds[0]), bounds[1])

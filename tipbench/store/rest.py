@@ -87,11 +87,13 @@ class RestBackend:
     # -- calls ---------------------------------------------------------------------------------
 
     def _send(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
-        """One request, retried with exponential backoff and jitter until the limit."""
+        """One request, retried until the limit: at once at first, since an `mlflow server` without Flask-WTF fails now and then where several
+        searches meet (each of them imports its account module anew, and may see the half of it that another has), then with backoff.
+        """
         try:
             for attempt in tenacity.Retrying(
                 retry=tenacity.retry_if_exception_type(_Transient),
-                wait=tenacity.wait_exponential(multiplier=0.25, max=10) + tenacity.wait_random(0, 0.5),
+                wait=tenacity.wait_random_exponential(multiplier=0.1, max=10),
                 stop=tenacity.stop_after_delay(self._retry_s),
                 before_sleep=self._patience,
                 reraise=True,
