@@ -16,6 +16,7 @@ from tests.conftest import Tipbench
 from tipbench.catalog import Rubric, load_rubric
 from tipbench.errors import InputError
 from tipbench.leaderboard.gate import to_markdown
+from tipbench.leaderboard.options import BoardOptions
 from tipbench.stages import compare, export_scores, gate, importing
 from tipbench.store import Store, open_store
 
@@ -141,7 +142,7 @@ def test_expected_scores_are_kept_and_can_be_compared_by(store: Store, tmp_path:
         row |= {f"{c}_expected": 3.4 if row["model"] == "m" else 2.6 for c in CRITERIA}
     bring(store, "tip-bench-exp", as_csv(rows))
     whole = compare.rank("tip-bench-exp", store, RUBRIC).leaderboard
-    expected = compare.rank("tip-bench-exp", store, RUBRIC, scores="expected").leaderboard
+    expected = compare.rank("tip-bench-exp", store, RUBRIC, BoardOptions(scores="expected")).leaderboard
     assert [c.composite for c in whole.cells] == [3.0, 3.0]
     assert [(c.model, c.composite) for c in expected.cells] == [("m", pytest.approx(3.4)), ("n", pytest.approx(2.6))]
     out = tmp_path / "out.csv"

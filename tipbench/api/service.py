@@ -36,6 +36,7 @@ from tipbench.counting.status import Status, status
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard, to_json
+from tipbench.leaderboard.options import BoardOptions
 from tipbench.rounds import record
 from tipbench.rounds.standing import advance
 from tipbench.store import Store, StoreError
@@ -472,16 +473,11 @@ class Service:
             self.changed(experiment_id)
         mark = await self.state(experiment_id)
         asked, rubric = time.monotonic(), self.rubric()
-        # All that a board depends on: the rubric with its weights and words, whose scores, which versions.
-        slot = (
-            experiment_id,
-            tuple(sorted(judges)),
-            versions,
-            content_hash(rubric.model_dump(mode="json")),
-            tuple(references),
-            margin,
-            prefer,
+        options = BoardOptions(
+            judges=tuple(sorted(judges)), references=tuple(references), margin=margin, prefer=prefer, versions=versions
         )
+        # All that a board depends on: what was asked for, and the rubric with its weights and words.
+        slot = (experiment_id, options, content_hash(rubric.model_dump(mode="json")))
 
         async def compute() -> _Marked[Board]:
             # Read before comparing: a change in between is then seen next time.
@@ -496,12 +492,8 @@ class Service:
                 experiment,
                 known,
                 rubric,
-                versions,
+                options,
                 (mark, *slot),
-                judges=tuple(sorted(judges)),
-                references=tuple(references),
-                margin=margin,
-                prefer=prefer,
                 samples=asked_for(tags, rubric.hash),
                 race=race,
             )
@@ -580,11 +572,11 @@ def _digest(known: Known, rubric_hash: str, name: str) -> Digest:
 
 
 def _board(
-    experiment: str, known: Known, rubric: Rubric, versions: Versions, key: Sequence[object], **options: Any
+    experiment: str, known: Known, rubric: Rubric, options: BoardOptions, key: Sequence[object], **found: Any
 ) -> Board:
     from tipbench.stages import compare  # numpy and scipy: only when a leaderboard is first asked for
 
-    ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, versions=versions, **options)
+    ranking = compare.rank_holdings(experiment, known.holdings, known.census, rubric, options, **found)
     board = ranking.leaderboard
     renderings = {
         "json": board.model_dump_json(by_alias=True, indent=1) + "\n",

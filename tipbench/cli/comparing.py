@@ -114,6 +114,7 @@ def compare_cells(
 
     from tipbench.catalog import load_rubric
     from tipbench.leaderboard.model import to_json
+    from tipbench.leaderboard.options import BoardOptions
     from tipbench.notice import board_ready
     from tipbench.stages import compare as stage
 
@@ -122,14 +123,16 @@ def compare_cells(
             config.experiment,
             store,
             load_rubric(config.rubric or None),
-            weights=parse_weights(weights),
-            judges=judges,
-            references=references,
-            margin=config.margin,
-            prefer=prefer,
-            seed=seed,
-            versions=versions,
-            scores=scores,
+            BoardOptions(
+                weights=parse_weights(weights),
+                judges=judges,
+                references=references,
+                margin=config.margin,
+                prefer=prefer,
+                seed=seed,
+                versions=versions,
+                scores=scores,
+            ),
             schema=schema,
         )
         board = result.leaderboard

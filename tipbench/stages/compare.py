@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -47,6 +47,7 @@ from tipbench.leaderboard.model import (
     RowBody,
     to_json,
 )
+from tipbench.leaderboard.options import AS_IT_STANDS, BoardOptions, Prefer, Scores
 from tipbench.leaderboard.race import in_rounds
 from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
@@ -59,9 +60,6 @@ from tipbench.store.memory import measured
 from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
-Scores = Literal["whole", "expected"]
-"""What a judge is taken at: its whole scores, or the means of its own score distribution where it gave them."""
-Prefer = Literal["memory", "speed"]
 REPORT_CELLS = 400
 """Above this many runs the HTML report leaves out the tips themselves."""
 
@@ -105,15 +103,8 @@ def run(
     experiment: str,
     store: Store,
     rubric: Rubric,
+    options: BoardOptions = AS_IT_STANDS,
     *,
-    weights: Mapping[str, float] | None = None,
-    judges: Sequence[str] = (),
-    references: Sequence[str] = (),
-    margin: float = 0.0,
-    prefer: Prefer = "memory",
-    seed: int = 0,
-    versions: Versions = "current",
-    scores: Scores = "whole",
     schema: int = 2,
 ) -> CompareResult:
     """Rank the experiment's cells as `rank` does, render the outcome, and keep it in MLflow.
@@ -123,21 +114,11 @@ def run(
     experiment_id = store.require_experiment(experiment)
     if record.read(store, experiment_id, rubric.hash).members:
         census = take(store.holdings(experiment_id))
-        step = next_step(experiment, advance(store, experiment_id, census, rubric, margin=rubric.margin(margin)))
+        step = next_step(
+            experiment, advance(store, experiment_id, census, rubric, margin=rubric.margin(options.margin))
+        )
         record.note_next(store, experiment_id, rubric.hash, step.action, step.looks_taken, step.reason)
-    ranking = rank(
-        experiment,
-        store,
-        rubric,
-        weights=weights,
-        judges=judges,
-        references=references,
-        margin=margin,
-        prefer=prefer,
-        seed=seed,
-        versions=versions,
-        scores=scores,
-    )
+    ranking = rank(experiment, store, rubric, options)
     leaderboard = ranking.leaderboard
     markdown, html = to_markdown(leaderboard), report(ranking, store)
     best = leaderboard.cells[0].composite if leaderboard.cells else None
@@ -171,33 +152,18 @@ def rank(
     experiment: str,
     store: Store,
     rubric: Rubric,
-    *,
-    weights: Mapping[str, float] | None = None,
-    judges: Sequence[str] = (),
-    references: Sequence[str] = (),
-    margin: float = 0.0,
-    prefer: Prefer = "memory",
-    seed: int = 0,
-    versions: Versions = "current",
-    scores: Scores = "whole",
+    options: BoardOptions = AS_IT_STANDS,
 ) -> Ranking:
     """Rank the experiment's cells; nothing is written. Raises InputError for an unknown experiment, judge or criterion."""
     experiment_id = store.require_experiment(experiment)
     holdings = store.holdings(experiment_id)
-    samples = asked_for(store.experiment_tags(experiment_id), rubric.hash) if references else []
+    samples = asked_for(store.experiment_tags(experiment_id), rubric.hash) if options.references else []
     return rank_holdings(
         experiment,
         holdings,
         take(holdings),
         rubric,
-        weights=weights,
-        judges=judges,
-        references=references,
-        margin=margin,
-        prefer=prefer,
-        seed=seed,
-        versions=versions,
-        scores=scores,
+        options,
         samples=samples,
         race=record.read(store, experiment_id, rubric.hash),
     )
@@ -208,40 +174,31 @@ def rank_holdings(
     holdings: Holdings,
     census: Census,
     rubric: Rubric,
+    options: BoardOptions = AS_IT_STANDS,
     *,
-    weights: Mapping[str, float] | None = None,
-    judges: Sequence[str] = (),
-    references: Sequence[str] = (),
-    margin: float = 0.0,
-    prefer: Prefer = "memory",
-    seed: int = 0,
-    versions: Versions = "current",
-    scores: Scores = "whole",
     samples: Sequence[Sample] = (),
     race: record.Race | None = None,
 ) -> Ranking:
     """Rank what counts of these holdings; nothing is read or written.
 
-    `weights` replaces the rubric's (criterion -> weight, normalised here); `judges` limits whose scores count. By
-    default all judges count, except that the baseline judge gives way to any other. `versions` all adds superseded versions
-    as rows of their own. With `scores` expected, a judge's expected scores stand for its whole ones where it gave them. `race` is
-    the record of an experiment in rounds; looks not on record yet are taken, not recorded. `margin` is in points, 0 for the rubric's
-    own. Raises InputError for an unknown judge or criterion.
+    `race` is the record of an experiment in rounds; looks not on record yet are taken, not recorded. Raises InputError for an unknown
+    judge or criterion.
     """
-    board = census.on_board(versions)
+    judges, references, scores = options.judges, options.references, options.scores
+    board = census.on_board(options.versions)
     cells = [entry.cell for _, entries in board for entry in entries]
-    weighting = weights_of(rubric, weights)
+    weighting = weights_of(rubric, options.weights)
     who = Judges(cells, rubric.hash)
     counting = who.counting((*references, *judges) if references and judges else judges)
     counting |= who.counting(references) if references else {}
     records = {cell.run.run_id: who.records(cell, counting) for cell in cells}
-    warnings = _warnings(cells, census, records, who, judges, versions)
+    warnings = _warnings(cells, census, records, who, judges, options.versions)
     if scores == "expected":
         warnings += _without_expected(records)
     groups = [_group(info, entries, records) for info, entries in board]
     same = same_tips(board)
     warnings += [_same_words(rows) for rows in same]
-    opinion = _opinion(board, records, rubric, weighting, references, judges, seed, scores)
+    opinion = _opinion(board, records, rubric, weighting, options)
     comparison = opinion.comparison
     warnings += opinion.warnings
     twins = {one.key: [other.key for other in rows if other is not one] for rows in same for one in rows}
@@ -252,7 +209,7 @@ def rank_holdings(
     agreement, summaries = _judges(cells, records, rubric, warnings)
     summaries = _with_biases(summaries, opinion, [groups[i].info for i in range(len(groups))])
     warnings += _cautions(rows, summaries, groups, records)
-    margin = rubric.margin(margin)
+    margin = rubric.margin(options.margin)
     entries = [entry for _, row in board for entry in row]
     named = opinion.reference.judges if opinion.reference is not None else ()
     drawn = any(one.is_what(named, entries, who) for one in samples)
@@ -261,7 +218,7 @@ def rank_holdings(
             f"The scores of {', '.join(opinion.reference.judges)} are not a sample drawn at random that is complete; they are taken "
             "for representative. tipbench judge export --sample draws one."
         )
-    choice = _choice(rows, [i for i in places if not np.isnan(comparison.mean[i])], opinion, margin, prefer)
+    choice = _choice(rows, [i for i in places if not np.isnan(comparison.mean[i])], opinion, margin, options.prefer)
     leaderboard = Leaderboard(
         experiment=experiment,
         created_at=datetime.now(UTC).replace(microsecond=0),
@@ -283,12 +240,12 @@ def rank_holdings(
             )
         ),
         confidence=CONFIDENCE,
-        seed=seed,
+        seed=options.seed,
         judges=summaries,
         agreement=agreement,
         reference=_reference(opinion, drawn),
         margin=margin,
-        prefer=prefer,
+        prefer=options.prefer,
         recommended=choice if isinstance(choice, Recommended) else None,
         nearest=choice if isinstance(choice, Nearest) else None,
         warnings=tuple(warnings),
@@ -390,10 +347,7 @@ def _opinion(
     records: Mapping[str, Sequence[ScoreRecord]],
     rubric: Rubric,
     weighting: Mapping[str, float],
-    references: Sequence[str],
-    judges: Sequence[str],
-    seed: int,
-    scores: Scores,
+    options: BoardOptions,
 ) -> Opinion:
     """Whose opinion the board is, and what it says; cells in the order of the board."""
     columns = sorted({e.column for _, entries in board for e in entries if e.cell.n_candidates})
@@ -405,19 +359,19 @@ def _opinion(
         columns,
     )
     criteria = [c.id for c in rubric.criteria]
-    table = tabulate(rows, criteria, expected=scores == "expected")
+    table = tabulate(rows, criteria, expected=options.scores == "expected")
     weights = np.array([weighting[c] for c in criteria])
     bounds = (float(rubric.scale_min), float(rubric.scale_max))
-    if not references:
-        return of_judges(table, weights, seed=seed, confidence=CONFIDENCE, bounds=bounds)
-    named = [name.partition("@")[0] if name not in table.judges else name for name in references]
-    others = [name.partition("@")[0] if name not in table.judges else name for name in judges]
+    if not options.references:
+        return of_judges(table, weights, seed=options.seed, confidence=CONFIDENCE, bounds=bounds)
+    named = [name.partition("@")[0] if name not in table.judges else name for name in options.references]
+    others = [name.partition("@")[0] if name not in table.judges else name for name in options.judges]
     return of_references(
         table,
         weights,
         named,
         others=[name for name in others if name not in named],
-        seed=seed,
+        seed=options.seed,
         confidence=CONFIDENCE,
         bounds=bounds,
     )

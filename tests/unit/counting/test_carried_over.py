@@ -13,6 +13,7 @@ from tipbench.catalog import load_rubric
 from tipbench.counting.judged import Asked
 from tipbench.judging.exchange import JudgeIdentity
 from tipbench.judging.validate import scored, with_items
+from tipbench.leaderboard.options import BoardOptions
 from tipbench.stages import apply, compare, export, status
 from tipbench.store import Store
 
@@ -41,7 +42,7 @@ def figures(board: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_it_shows_the_same_board(store: Store) -> None:
-    ranking = compare.rank(EXPERIMENT, store, RUBRIC, judges=["ann"])
+    ranking = compare.rank(EXPERIMENT, store, RUBRIC, BoardOptions(judges=("ann",)))
     now = json.loads(ranking.leaderboard.model_dump_json(by_alias=True))
     assert figures(now) == figures(load()["leaderboard_of_ann"])
 
@@ -73,12 +74,12 @@ def test_it_can_be_judged_on_and_a_changed_score_keeps_its_history(store: Store)
 
 
 def test_scores_that_mlflow_has_cut_are_made_up_for_from_the_history(backend: MemoryBackend, store: Store) -> None:
-    whole = compare.rank(EXPERIMENT, store, RUBRIC, judges=["ann"]).leaderboard
+    whole = compare.rank(EXPERIMENT, store, RUBRIC, BoardOptions(judges=("ann",))).leaderboard
     for run_id, run in backend.runs.items():
         for key, value in run.tags.items():
             if key.startswith("tipbench.scores."):
                 backend.log_batch(run_id, {}, {}, {key: value[: len(value) // 2]}, 0)
-    cut = compare.rank(EXPERIMENT, memory_store(backend), RUBRIC, judges=["ann"]).leaderboard
+    cut = compare.rank(EXPERIMENT, memory_store(backend), RUBRIC, BoardOptions(judges=("ann",))).leaderboard
     assert [(c.model, c.prompt, c.composite) for c in cut.cells] == [
         (c.model, c.prompt, c.composite) for c in whole.cells
     ]

@@ -18,6 +18,7 @@ from tipbench.counting.judged import MANUAL, Asked
 from tipbench.errors import InputError
 from tipbench.judging.exchange import Exchange, JudgeIdentity
 from tipbench.judging.validate import scored, with_items
+from tipbench.leaderboard.options import BoardOptions
 from tipbench.stages import apply, collect, compare, export
 from tipbench.store import Store
 
@@ -61,7 +62,7 @@ def test_from_a_sample_to_the_persons_board(store: Store) -> None:
     left = export.run(EXPERIMENT, store, RUBRIC, repeats=0, n_sample=7, sample_tips=2)
     assert left.n_items == 18  # the same request: what is left of it
     give(store, left.exchange, "anna", "human", 3)
-    board = compare.rank(EXPERIMENT, store, RUBRIC, references=["anna"]).leaderboard
+    board = compare.rank(EXPERIMENT, store, RUBRIC, BoardOptions(references=("anna",))).leaderboard
     assert board.reference is not None
     assert (board.reference.n_scenarios, board.reference.n_alone, board.reference.drawn) == (7, 5, True)
     assert board.reference.share == pytest.approx(28 / 72)
@@ -72,7 +73,7 @@ def test_scores_beside_the_sample_are_no_drawn_sample(store: Store) -> None:
     give(store, export.run(EXPERIMENT, store, RUBRIC, repeats=0, n_sample=7).exchange, "anna", "human", 2)
     rest = export.run(EXPERIMENT, store, RUBRIC, asked=Asked("anna"), repeats=0)
     give(store, rest.exchange, "anna", "human", 3, most=1)
-    board = compare.rank(EXPERIMENT, store, RUBRIC, references=["anna"]).leaderboard
+    board = compare.rank(EXPERIMENT, store, RUBRIC, BoardOptions(references=("anna",))).leaderboard
     assert board.reference is not None and not board.reference.drawn
     assert any("taken for representative" in w for w in board.warnings)
 

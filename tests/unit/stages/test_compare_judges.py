@@ -14,6 +14,7 @@ from tipbench.counting.census import take
 from tipbench.errors import InputError
 from tipbench.leaderboard import words
 from tipbench.leaderboard.model import Leaderboard, to_json
+from tipbench.leaderboard.options import BoardOptions
 from tipbench.stages.compare import rank_holdings
 from tipbench.store.records import CellRecord, Holdings, JudgeKind, Run, ScoreRecord
 
@@ -46,7 +47,7 @@ def holdings(n_cells: int, n_scenarios: int, n_tips: int, judges: Mapping[tuple[
 
 
 def rank(held: Holdings, **options: Any) -> Leaderboard:
-    return rank_holdings("tip-bench-x", held, take(held), RUBRIC, **options).leaderboard
+    return rank_holdings("tip-bench-x", held, take(held), RUBRIC, BoardOptions(**options)).leaderboard
 
 
 def world(
@@ -84,7 +85,7 @@ def test_a_second_more_lenient_judge_of_one_model_leaves_two_equal_models_tied(s
     there = world(2, 8, 5, seed)
     judges = {("anna", "human"): scored(there, 1), ("ben", "human"): part(scored(there, 2, lenient=1.0), cells=(0,))}
     board = rank(holdings(2, 8, 5, judges))
-    alone = rank(holdings(2, 8, 5, judges), judges=["anna"])
+    alone = rank(holdings(2, 8, 5, judges), judges=("anna",))
     assert [c.diff_to_best for c in board.cells] == [c.diff_to_best for c in alone.cells]
     assert [c.tied_with_best for c in board.cells] == [True, True]
     assert "statistically tied" in board.headline
@@ -99,9 +100,9 @@ def test_references_on_a_part_undo_the_bias_of_the_judge_of_all() -> None:
         ("robot", "llm"): scored(there, 2, lenient=0.5, lean={3: 1.6}),
     }
     held = holdings(4, 30, 3, judges)
-    alone = rank(held, judges=["robot"])
+    alone = rank(held, judges=("robot",))
     assert alone.cells[0].model == "model3" and alone.reference is None
-    board = rank(held, references=["anna"])
+    board = rank(held, references=("anna",))
     assert board.cells[-1].model == "model3" and board.cells[-1].tied_with_best is False
     assert board.reference is not None
     one = board.reference
@@ -119,7 +120,7 @@ def test_references_on_a_part_undo_the_bias_of_the_judge_of_all() -> None:
 def test_the_composite_is_the_mean_of_the_criteria_as_without_references() -> None:
     there = world(3, 20, 2, 3)
     judges = {("anna", "human"): part(scored(there, 1), scenarios=8), ("robot", "llm"): scored(there, 2)}
-    for cell in rank(holdings(3, 20, 2, judges), references=["anna"]).cells:
+    for cell in rank(holdings(3, 20, 2, judges), references=("anna",)).cells:
         extra = cell.__pydantic_extra__ or {}
         assert np.mean([extra[c] for c in CRITERIA]) == pytest.approx(cell.composite)
 
@@ -130,7 +131,7 @@ def test_cells_that_the_references_never_scored_stand_below_without_a_rank_and_s
         ("anna", "human"): part(scored(there, 1), scenarios=8, cells=(0, 1, 2)),
         ("robot", "llm"): scored(there, 2),
     }
-    board = rank(holdings(4, 20, 2, judges), references=["anna"])
+    board = rank(holdings(4, 20, 2, judges), references=("anna",))
     last = board.cells[-1]
     assert (last.model, last.rank, last.unranked, last.composite) == ("model3", None, "never scored by anna", None)
     assert {c.rank for c in board.cells[:3]} == {1, 2, 3}
@@ -144,13 +145,13 @@ def test_fewer_than_six_reference_scenarios_are_refused_in_words() -> None:
     there = world(3, 20, 2, 5)
     judges = {("anna", "human"): part(scored(there, 1), scenarios=5), ("robot", "llm"): scored(there, 2)}
     with pytest.raises(InputError, match=r"anna scored 5 scenarios .* takes 6 .*--sample"):
-        rank(holdings(3, 20, 2, judges), references=["anna"])
+        rank(holdings(3, 20, 2, judges), references=("anna",))
 
 
 def test_a_reference_that_nobody_knows_is_refused() -> None:
     there = world(2, 8, 2, 5)
     with pytest.raises(InputError, match="no scores by zoe"):
-        rank(holdings(2, 8, 2, {("anna", "human"): scored(there, 1)}), references=["zoe"])
+        rank(holdings(2, 8, 2, {("anna", "human"): scored(there, 1)}), references=("zoe",))
 
 
 def test_a_judge_who_lacks_some_tips_stands_in_only_when_named_and_the_baseline_never_unasked() -> None:
@@ -161,11 +162,11 @@ def test_a_judge_who_lacks_some_tips_stands_in_only_when_named_and_the_baseline_
         ("baseline", "baseline"): scored(there, 3),
     }
     held = holdings(3, 20, 2, judges)
-    board = rank(held, references=["anna"])
+    board = rank(held, references=("anna",))
     assert board.reference is not None and (board.reference.others, board.reference.weight) == ((), 0)
     assert any("robot lacks 6 of 120 tips" in w for w in board.warnings)
     for name in ("robot", "baseline"):
-        named = rank(held, references=["anna"], judges=[name]).reference
+        named = rank(held, references=("anna",), judges=(name,)).reference
         assert named is not None and named.others == (name,) and named.weight > 0
 
 
