@@ -333,6 +333,20 @@ def test_the_exchange_file_goes_block_by_block(config: Config, rubric: Rubric, s
     assert order[:24] != sorted(order[:24])
 
 
+def test_tips_of_a_cell_that_is_out_come_last(config: Config, rubric: Rubric, store: Store) -> None:
+    """In the file as in the panel: a judge who stops early has spent nothing on them."""
+    collect_once(replace(config, until="all"), store)
+    while not one_round(config, store, rubric).dropped:
+        pass
+    experiment_id = store.require_experiment(EXPERIMENT)
+    exported = export.run(EXPERIMENT, store, rubric, repeats=0, judge="bob")
+    key = store.export_key(experiment_id, exported.exchange.export_id)
+    assert key is not None
+    prompt_of = {c.run.run_id: c.prompt for c in store.cells(experiment_id)}
+    prompts = [prompt_of[key["items"][item.id][0]] for item in exported.exchange.items]
+    assert prompts.index("v1") == len(prompts) - prompts.count("v1") > 0
+
+
 def test_only_the_cells_asked_for(config: Config, rubric: Rubric, store: Store) -> None:
     collect_once(replace(config, cells="small:1b|v1,small:1b|v2-mentor", until="all"), store)
     assert {p for p, _ in written(store)} == {"v1", "v2-mentor"}

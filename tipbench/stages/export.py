@@ -16,6 +16,7 @@ from tipbench.judging.blinding import blind, export_id, mask_names
 from tipbench.judging.exchange import Exchange, ExchangeItem, ExchangeRubric, identify
 from tipbench.judging.validate import exchange_bytes
 from tipbench.rounds import record
+from tipbench.rounds.blocks import blocks_of
 from tipbench.store import Store, now_ms
 from tipbench.store.records import CellRecord, Heading, Judge, Score, text_hash
 
@@ -153,7 +154,7 @@ def from_census(
         seed=seed,
         salt=judge or "",
         repeats=repeats,
-        blocks=_blocks([cell for cell, _ in pending], store, experiment_id, rubric),
+        blocks=blocks_of(census, record.read(store, experiment_id, rubric.hash)),
     )
     criteria = [c.id for c in rubric.criteria]
     items = []
@@ -188,16 +189,6 @@ def from_census(
         n_cells=len(pending),
         n_candidates=sum(c.n_candidates for c in cells),
     )
-
-
-def _blocks(cells: Sequence[CellRecord], store: Store, experiment_id: str, rubric: Rubric) -> dict[str, int]:
-    """run id -> the block its scenario is in, for an experiment in rounds; what is in none comes last."""
-    race = record.read(store, experiment_id, rubric.hash)
-    if not race.orders:
-        return {}
-    last = len(race.ends) + 1
-    of = {scenario: race.block_of(scenario) or last for scenario in {cell.scenario for cell in cells}}
-    return {cell.run.run_id: of[cell.scenario] for cell in cells}
 
 
 def asked_by(text: str) -> Asked:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from tipbench.api import handout, racing
+from tipbench.api import handout
 from tipbench.api.models import (
     Applied,
     JudgingItem,
@@ -36,6 +36,7 @@ from tipbench.counting.sample import MOST, Sample, requests
 from tipbench.judging.exchange import JUDGE_NAME, Exchange, ExchangeItem, ExchangeRubric
 from tipbench.judging.validate import exchange_bytes, inspect
 from tipbench.pipeline import SMALLEST_SAMPLE
+from tipbench.rounds.blocks import blocks_of
 from tipbench.stages import apply as apply_stage
 from tipbench.stages import export as export_stage
 from tipbench.stages import plan as plan_stage
@@ -158,7 +159,7 @@ async def next_items(
     known = await api.known(experiment_id, judging=True)
     key = await _key(api, experiment, experiment_id, rubric, known, judge)
     race = await api.race(experiment_id, rubric)
-    blocks = racing.blocks_of(known.census, race) if race.orders else None
+    blocks = blocks_of(known.census, race)
     drawn = await _drawn(api, experiment_id, known, rubric) if scope == "sample" else frozenset()
     entries = await api.in_store(handout.entries, key, known.cells, rubric.hash, judge, blocks, drawn)
     open_entries = handout.still_open(entries, scope)
