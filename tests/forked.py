@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
 
-LATE = ("mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "numpy", "scipy.stats", "krippendorff")
+LATE = ("mlflow.tracking", "mlflow.store.tracking.sqlalchemy_store", "numpy", "scipy.special", "krippendorff")
 """What a command imports when it needs it, beside tipbench's own modules."""
 SERVER = "tipbench.api"
 """It is always started as a program."""

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.browsing import DESKTOP, PHONE, SCREENSHOTS, chromium
-from tests.conftest import clean_env, command_line, free_port
+from tests.conftest import MlflowServer, clean_env, command_line, free_port
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -32,6 +32,8 @@ class Panel:
     url: str
     log: Path
     folder: Path
+    """Where it keeps its tokens and what it is doing."""
+    store: str
     """Where it keeps its results."""
 
     def get(self, path: str) -> httpx.Response:
@@ -57,8 +59,8 @@ def run_to_the_end(panel: Panel, **config: object) -> str:
     return found
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """`tipbench` on the embedded engine, with everything it keeps in `folder`."""
+def environment(folder: Path, store: str) -> dict[str, str]:
+    """`tipbench` on the embedded engine, with its results in `store` and everything else that it keeps in `folder`."""
     return clean_env(folder) | {
         "TIPBENCH_ENGINE": "embedded",
         "TIPBENCH_MODELS": MODEL,
@@ -66,7 +68,7 @@ def environment(folder: Path) -> dict[str, str]:
         "TIPBENCH_NUM_PREDICT": "40",
         # Its threads spin: two of them beside another worker's tests are twenty times as slow as one.
         "TIPBENCH_NUM_THREAD": "1",
-        "TIPBENCH_MLFLOW_URL": str(folder / "store"),
+        "TIPBENCH_MLFLOW_URL": store,
         "TIPBENCH_SPOOL": str(folder / "spool"),
         "TIPBENCH_STATE_DIR": str(folder / "state"),
     }
@@ -81,7 +83,7 @@ def serving(folder: Path, env: dict[str, str]) -> Iterator[Panel]:
             [sys.executable, "-m", "tipbench", "serve", "--port", str(port)], env=env, stdout=output, stderr=output
         )
     try:
-        panel = Panel(f"http://127.0.0.1:{port}", log, folder)
+        panel = Panel(f"http://127.0.0.1:{port}", log, folder, env["TIPBENCH_MLFLOW_URL"])
         deadline = time.monotonic() + 180
         while True:
             try:
@@ -97,12 +99,21 @@ def serving(folder: Path, env: dict[str, str]) -> Iterator[Panel]:
 
 
 @pytest.fixture(scope="session")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
+def panel_store(tmp_path_factory: pytest.TempPathFactory, empty_db: Path) -> Iterator[str]:
+    """An MLflow server with nothing but these tests' experiments. A folder would cost every stage of every run MLflow's imports."""
+    server = MlflowServer(tmp_path_factory.mktemp("panel-mlflow"), empty_db)
+    server.start()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def panel(tmp_path_factory: pytest.TempPathFactory, panel_store: str) -> Iterator[Panel]:
     """A server with a token of ours, and one experiment that is collected, judged (baseline) and ranked."""
     folder = tmp_path_factory.mktemp("panel")
     (folder / "tokens").mkdir()
     (folder / "tokens" / "browser").write_text(TOKEN)
-    env = environment(folder) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}
+    env = environment(folder, panel_store) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}
     filling = command_line("run", "--experiment", FILLED, "--n-scenarios", 2, "--n-tips", 2, "--out", folder / "report")
     done = subprocess.run(filling, env=env, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -107,7 +107,7 @@ def test_after_login_one_is_where_one_wanted_to_be(visit: Visit) -> None:
 
 
 def test_the_link_that_serve_prints_logs_in_once(tmp_path: Path, browser: Browser, shot: Shot) -> None:
-    with serving(tmp_path, environment(tmp_path)) as laptop:
+    with serving(tmp_path, environment(tmp_path, str(tmp_path / "store"))) as laptop:
         link = re.search(rf"{laptop.url}/#/login\?token=\S+", laptop.log.read_text())
         assert link is not None, laptop.log.read_text()
         page = browser.new_context().new_page()

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.browser.conftest import TOKEN, Panel, Visit, environment, serving
-from tests.integration.api.conftest import fill, opened
+from tests.integration.api.conftest import apply_file, fill, opened
 from tipbench.catalog import load_rubric, load_scenarios
 from tipbench.counting.census import take
 from tipbench.rounds import record
@@ -25,35 +25,34 @@ SCENARIOS = 8
 
 
 @pytest.fixture(scope="module")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Panel]:
+def panel(tmp_path_factory: pytest.TempPathFactory, panel_store: str) -> Iterator[Panel]:
     """Two experiments that nobody has to collect: one that an agent has scored whole, and one in rounds."""
     folder = tmp_path_factory.mktemp("sampled")
     (folder / "tokens").mkdir()
     (folder / "tokens" / "browser").write_text(TOKEN)
-    store_url = str(folder / "store")
-    fill(store_url, SAMPLED, models=("one:1b", "two:1b"), n_scenarios=SCENARIOS, n_tips=2)
-    fill(store_url, RACE, models=("good:1b", "bad:1b"), n_scenarios=4, n_tips=1)
-    with opened(store_url) as store:
+    fill(panel_store, SAMPLED, models=("one:1b", "two:1b"), n_scenarios=SCENARIOS, n_tips=2)
+    fill(panel_store, RACE, models=("good:1b", "bad:1b"), n_scenarios=4, n_tips=1)
+    with opened(panel_store) as store:
         found = store.require_experiment(RACE)
         rows = take(store.holdings(found)).rows
         members = [record.Member(row=r.row.id, model=r.model, prompt=r.prompt) for r in rows]
         names = [s.id for s in load_scenarios()[:4]]
         record.enter(store, found, load_rubric().hash, scenarios=names, members=members, block=2, seed=0)
-    with serving(folder, environment(folder) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}) as server:
+    with serving(folder, environment(folder, panel_store) | {"TIPBENCH_TOKENS_DIR": str(folder / "tokens")}) as server:
         _score_all(server, SAMPLED, "robot")
         yield server
 
 
 def _score_all(panel: Panel, experiment: str, judge: str, lenient: int = 0) -> None:
     """Apply a file of this judge, an agent, for the whole experiment: from 2 to 4 by the tip's text, and so many points more lenient."""
-    client = httpx.Client(base_url=panel.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
-    file = client.get(f"/api/bench/judging/{experiment}/export", params={"judge": judge}).json()
-    for item in file["items"]:
+
+    def scores(item: dict[str, Any]) -> dict[str, int]:
         text = sum(map(ord, item["tip"]))
-        item["scores"] = {c: 2 + (text + k) % 3 + lenient for k, c in enumerate(item["scores"])}
-    file["judge"] = {"name": judge, "kind": "agent"}
-    answer = client.post(f"/api/bench/judging/{experiment}/apply", json=file)
-    assert answer.status_code == 200, answer.text
+        return {c: 2 + (text + k) % 3 + lenient for k, c in enumerate(item["scores"])}
+
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with httpx.Client(base_url=panel.url, headers=headers, timeout=60) as client:
+        apply_file(client, experiment, judge, kind="agent", scores=scores)
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
@@ -88,7 +87,7 @@ def test_choosing_a_sample_says_which_difference_it_would_detect(
 
 def test_a_cells_page_has_the_figures_of_the_board_that_led_there(panel: Panel, visit: Visit, shot: Shot) -> None:
     experiment = "tip-bench-opinions"
-    fill(str(panel.folder / "store"), experiment, models=("one:1b", "two:1b"), n_scenarios=6, n_tips=3)
+    fill(panel.store, experiment, models=("one:1b", "two:1b"), n_scenarios=6, n_tips=3)
     _score_all(panel, experiment, "robot")
     _score_all(panel, experiment, "ann", lenient=1)
     place = f"bench/leaderboard/{experiment}"
@@ -173,7 +172,7 @@ def test_a_judge_learns_how_far_the_race_is_and_when_to_stop_but_not_who_leads(
     panel: Panel, visit: Visit, shot: Shot
 ) -> None:
     client = httpx.Client(base_url=panel.url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=60)
-    with opened(str(panel.folder / "store")) as store:
+    with opened(panel.store) as store:
         cells = store.cells(store.require_experiment(RACE))
         results = store.results([cell.run for cell in cells])
         good = {c.text for cell, r in zip(cells, results, strict=True) for c in r.candidates if cell.model == "good:1b"}

@@ -33,7 +33,7 @@ def zero(panel: Panel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pan
         "criteria": criteria,
     }
     (folder / "rubric.yaml").write_text(yaml.safe_dump(rubric))
-    env = environment(panel.folder) | {
+    env = environment(panel.folder, panel.store) | {
         "TIPBENCH_RUBRIC": str(folder / "rubric.yaml"),
         "TIPBENCH_STATE_DIR": str(folder / "state"),
         "TIPBENCH_TOKENS_DIR": str(panel.folder / "tokens"),

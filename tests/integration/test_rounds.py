@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -379,14 +380,16 @@ def test_on_the_command_line(tipbench: Tipbench, config: Config, tmp_path: Path)
 
 
 def test_a_command_killed_in_any_round_decides_as_if_it_had_not_been(
-    config: Config, fake: FakeOllama, tmp_path: Path
+    config: Config, fake: FakeOllama, tmp_path: Path, empty_db: Path
 ) -> None:
     """kill -9, in the middle of every round, then the same command: no tip is written twice but those that were in flight."""
     fake.delay = 0.03
+    for folder in ("whole", "killed"):
+        (tmp_path / folder / "store").mkdir(parents=True)
+        shutil.copy(empty_db, tmp_path / folder / "store")
 
     def start(folder: str) -> subprocess.Popen[bytes]:
         home = tmp_path / folder
-        home.mkdir(exist_ok=True)
         command = command_line(
             *("run", "--until", "sure", "--block", 4, "--models", "small:1b", "--n-tips", 1, "--judge", "baseline"),
             *("--ollama-url", config.ollama_url, "--scenarios", config.scenarios, "--experiment", EXPERIMENT),

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from tests.integration.api.conftest import Server, fill, judge_all, opened, problem
+from tests.integration.api.conftest import Server, apply_file, fill, opened, problem, scores_for
 
 pytestmark = pytest.mark.integration
 EXPERIMENT = "tip-bench-results"
@@ -20,8 +20,8 @@ def judged(shared: Server, mlflow_server: object) -> Server:
     """Two models, of which a third one failed, judged by ada and in part by bob."""
     url = mlflow_server.url  # type: ignore[attr-defined]
     fill(url, EXPERIMENT, models=("small:1b", "tiny:1b", "bad:1b"), prompts=("v1", "v2-mentor"), failed=("bad:1b",))
-    assert judge_all(shared.client, EXPERIMENT, "ada") >= 24
-    assert judge_all(shared.client, EXPERIMENT, "bob", scope="all", shift=1) >= 24
+    assert apply_file(shared.client, EXPERIMENT, "ada") >= 24
+    assert apply_file(shared.client, EXPERIMENT, "bob", scores=lambda item: scores_for(item, 1)) >= 24
     return shared
 
 
@@ -141,7 +141,7 @@ def test_an_unchanged_leaderboard_answers_304_and_a_new_score_changes_its_etag(j
     again = judged.client.get(base, headers={"If-None-Match": first.headers["etag"]})
     assert again.status_code == 304 and not again.content
     assert judged.client.get(base + ".csv").headers["etag"] != first.headers["etag"]
-    judge_all(judged.client, experiment, "ada")
+    apply_file(judged.client, experiment, "ada")
     second = judged.client.get(base, headers={"If-None-Match": first.headers["etag"]})
     assert second.status_code == 200 and all(c["composite"] is not None for c in second.json()["cells"])
     fill(mlflow_url, experiment, models=("late:1b",))  # somebody else's collection, past this API
@@ -188,7 +188,7 @@ def test_agreement_is_told_with_a_warning_where_it_is_weak(judged: Server) -> No
 def test_two_experiments_side_by_side(judged: Server, mlflow_url: str) -> None:
     other = "tip-bench-other"
     fill(mlflow_url, other, models=("small:1b", "new:1b"))
-    judge_all(judged.client, other, "cy")
+    apply_file(judged.client, other, "cy")
     body = judged.client.get("/api/bench/compare", params={"left": EXPERIMENT, "right": other}).json()
     cells = {(c["model"], c["prompt"]): c for c in body["cells"]}
     both = cells["small:1b", "v1"]

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.fakes.openai_server import FakeOpenAI
-from tests.integration.api.conftest import Server, fill, judge_all, opened, problem, put_scores
+from tests.integration.api.conftest import Server, apply_file, fill, judge_all, opened, problem, put_scores
 from tests.integration.api.test_local_runs import Laptop, _ollama, _start, _until
 from tipbench.catalog import load_rubric, load_scenarios
 from tipbench.cli import cli
@@ -37,7 +37,7 @@ def _next(client: httpx.Client, experiment: str, judge: str, **params: object) -
 def test_a_sample_is_drawn_handed_out_and_makes_the_board_the_persons(shared: Server, mlflow_url: str) -> None:
     experiment, client = "tip-bench-sample-panel", shared.client
     fill(mlflow_url, experiment, n_scenarios=8, n_tips=3, **CELLS)  # type: ignore[arg-type]
-    judge_all(client, experiment, "robot")
+    apply_file(client, experiment, "robot")
     place = f"/api/bench/judging/{experiment}/sample"
     assert client.get(place).json() == {"n_scenarios": 8, "least": 6, "sample": None}
     params = {"judge": "ada", "scope": "sample"}
@@ -95,7 +95,7 @@ def test_the_api_says_of_a_sample_what_plan_says(shared: Server, mlflow_url: str
     assert f"{body['difference']:.2f} points behind the best" in body["words"]
     assert f"{body['alone']:.2f} points" in body["words"] and body["alone"] > body["difference"]
     # With scores, the spreads are the experiment's own, as with --from-data; 0 tips are all that there are.
-    judge_all(client, experiment, "robot")
+    apply_file(client, experiment, "robot")
     from_data = ("--from-data", "--experiment", experiment, "--mlflow-url", mlflow_url)
     body, figures = said(0)
     assert figures == pytest.approx(planned(3, *from_data)) and figures != pytest.approx(planned(3))
@@ -235,7 +235,7 @@ def test_a_chain_of_rounds_on_this_machine_is_one_and_is_cancelled_as_one(quick:
     # The same configuration goes on where the chain stopped.
     again = _start(client, **config)
     _until(client, again, lambda run: run["state"] in ("waiting", "failed"))
-    judge_all(client, quick.experiment, "ada")
+    apply_file(client, quick.experiment, "ada")
     ended = _until(client, again, lambda run: run["state"] in ("success", "failed"))
     assert ended["state"] == "success" and ended["race"]["over"], ended
     assert client.get("/api/bench/dag-runs").json()["total"] == 3
