@@ -15,7 +15,7 @@ from tipbench.leaderboard import words
 from tipbench.leaderboard.html import to_html
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import JudgeSummary, Leaderboard, ReportTip
-from tipbench.leaderboard.plots import forest_plot, tradeoff_plots
+from tipbench.leaderboard.plots import MOST_ROWS, forest_plot, tradeoff_plots
 from tipbench.leaderboard.terminal import error_bar, render
 
 pytestmark = pytest.mark.unit
@@ -174,6 +174,14 @@ def test_figures_are_svg_with_a_mark_for_every_judged_cell(name: str) -> None:
         root = ElementTree.fromstring(plot)
         assert root.tag.endswith("svg") and root.get("role") == "img" and root.get("aria-label")
         assert "currentColor" in plot and "#010203" not in plot
+
+
+def test_of_many_cells_the_forest_plot_has_the_best_and_says_so() -> None:
+    cells = tuple(cell(rank, 4.5 - rank / 100) for rank in range(1, MOST_ROWS + 51))
+    few, many = forest_plot(board(*cells[:MOST_ROWS])), forest_plot(board(*cells))
+    assert f"the best {MOST_ROWS} of {MOST_ROWS + 50} cells" in many and "the best" not in few
+    rows = re.findall(rf"<text[^>]*>({MOST_ROWS - 1}|{MOST_ROWS}|{MOST_ROWS + 1})  ?\S+", many)
+    assert rows == [str(MOST_ROWS - 1), str(MOST_ROWS)]
 
 
 def test_figures_are_the_same_for_the_same_data_and_absent_without() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from html import escape
 from itertools import pairwise
@@ -24,6 +25,8 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 MARKERS = "osD^vPX"
 MOST_LABELS = 100
 """Points with their rank beside them; of more, only the Pareto front has it. Finding a free place takes time in their square."""
+MOST_ROWS = 100
+"""Rows of the forest plot; of more cells it has the best."""
 LEGEND_COLUMNS = 4
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -40,10 +43,12 @@ _STYLE: dict[Any, Any] = {
 
 
 def forest_plot(board: Leaderboard) -> str:
-    """Composite and interval of every judged cell, best on top; empty when nothing is judged."""
-    cells = [(c, c.composite) for c in board.cells if c.composite is not None]
-    if not cells:
+    """Composite and interval of the judged cells, best on top; empty when nothing is judged."""
+    judged = [(c, c.composite) for c in board.cells if c.composite is not None]
+    if not judged:
         return ""
+    cells = judged[:MOST_ROWS]
+    which = f"{len(cells)} cells" if len(cells) == len(judged) else f"the best {len(cells)} of {len(judged)} cells"
     colors = _colors(board)
 
     def draw(figure: Figure) -> None:
@@ -65,11 +70,14 @@ def forest_plot(board: Leaderboard) -> str:
             range(len(cells)), [f"{c.rank}  {_short(c.model)}  {_short(words.prompt(c))}" for c, _ in cells]
         )
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel(f"composite, {board.scale_min} to {board.scale_max}, with {board.confidence:.0%} interval")
+        part = "" if len(cells) == len(judged) else f"; {which}"
+        axes.set_xlabel(
+            f"composite, {board.scale_min} to {board.scale_max}, with {board.confidence:.0%} interval{part}"
+        )
         axes.grid(axis="x", color=INK, alpha=0.12, linewidth=0.6)
 
     height = 1.0 + 0.38 * len(cells)
-    return _svg(draw, (8.0, height), "forest", f"Composite score with interval of {len(cells)} cells, best on top")
+    return _svg(draw, (8.0, height), "forest", f"Composite score with interval of {which}, best on top")
 
 
 def race_plot(board: Leaderboard) -> str:
@@ -173,10 +181,14 @@ def _scatter(
     front = sorted((x, y) for _, x, y in points if not any(_beats(o, (x, y), more_is_better) for _, *o in points))
     step = "steps-post" if not more_is_better else "steps-pre"
     axes.plot(*zip(*front, strict=True), color=INK, linewidth=1, linestyle="--", alpha=0.5, drawstyle=step, zorder=1)
+    alike: dict[tuple[str, bool | None], list[tuple[float, float]]] = defaultdict(list)
     for cell, x, y in points:
-        color, marker = colors[cell.model]
-        face = color if cell.pareto else "none"
-        axes.plot([x], [y], marker=marker, color=color, markerfacecolor=face, markersize=8, linestyle="", zorder=3)
+        alike[cell.model, cell.pareto].append((x, y))
+    for (model, on_front), places in alike.items():
+        color, marker = colors[model]
+        face = color if on_front else "none"
+        style = {"marker": marker, "color": color, "markerfacecolor": face, "markersize": 8, "linestyle": ""}
+        axes.plot(*zip(*places, strict=True), **style, zorder=3)
     labelled = points if len(points) <= MOST_LABELS else [p for p in points if p[0].pareto]
     for (cell, x, y), offset in zip(labelled, _offsets(axes, [(x, y) for _, x, y in labelled]), strict=True):
         axes.annotate(
