@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sqlite3
 import statistics
 import subprocess
 import sys
@@ -18,17 +17,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import httpx
 
+from bench.counting import alone, fill_and_say
 from tests.conftest import MlflowServer, clean_env, free_port
-from tests.integration.api.conftest import fill, judge_all, opened, put_scores, scores_for
+from tests.integration.api.conftest import fill, judge_all, opened, put_scores
 
-TOKEN, BIG, SMALL = "load", "tip-bench-big", "tip-bench-small"
+TOKEN, BIG = "load", "tip-bench-big"
 JUDGES = ("ada", "bob")
 
 
@@ -91,11 +91,11 @@ def hammer(
     )
 
 
-def reads(api: Api, mlflow: MlflowServer, experiment_id: str, clients: int, each: int) -> None:
+def reads(api: Api, mlflow_url: str, big: str, experiment_id: str, clients: int, each: int) -> None:
     """The API's pages and leaderboards beside MLflow's own answers."""
 
     def direct() -> httpx.Client:
-        return httpx.Client(base_url=mlflow.url, timeout=600)
+        return httpx.Client(base_url=mlflow_url, timeout=600)
 
     def search(limit: int) -> Callable[[httpx.Client], httpx.Response]:
         body = {"experiment_ids": [experiment_id], "max_results": limit, "filter": "tags.`tipbench.kind` = 'cell'"}
@@ -103,10 +103,13 @@ def reads(api: Api, mlflow: MlflowServer, experiment_id: str, clients: int, each
 
     with api.client() as client:
         began = time.perf_counter()
-        client.get(f"/api/bench/leaderboard/{BIG}").raise_for_status()
+        client.get("/api/bench/experiments").raise_for_status()
+        print(f"  list of experiments, cold                    {time.perf_counter() - began:7.2f} s", flush=True)
+        began = time.perf_counter()
+        client.get(f"/api/bench/leaderboard/{big}").raise_for_status()
         print(f"  leaderboard, computed                        {time.perf_counter() - began:7.2f} s", flush=True)
-        etag = client.get(f"/api/bench/leaderboard/{BIG}").headers["etag"]
-    board = f"/api/bench/leaderboard/{BIG}"
+        etag = client.get(f"/api/bench/leaderboard/{big}").headers["etag"]
+    board = f"/api/bench/leaderboard/{big}"
     hammer("leaderboard, cached", api.client, lambda c: c.get(board), clients, each)
     hammer(
         "leaderboard, cached, not modified",
@@ -115,7 +118,7 @@ def reads(api: Api, mlflow: MlflowServer, experiment_id: str, clients: int, each
         clients,
         each,
     )
-    hammer("runs, 50 a page", api.client, lambda c: c.get(f"/api/bench/runs/{BIG}?limit=50"), clients, each // 4 or 1)
+    hammer("runs, 50 a page", api.client, lambda c: c.get(f"/api/bench/runs/{big}?limit=50"), clients, each // 4 or 1)
     hammer("MLflow itself, 50 runs", direct, search(50), clients, each // 4 or 1)
     hammer("MLflow itself, 1000 runs (a tenth of the board)", direct, search(1000), min(clients, 4), 2)
     hammer("experiments", api.client, lambda c: c.get("/api/bench/experiments"), clients, each // 4 or 1)
@@ -126,28 +129,11 @@ def _not_modified(client: httpx.Client, path: str, etag: str) -> httpx.Response:
     return httpx.Response(200 if answer.status_code == 304 else 500, request=answer.request)
 
 
-def multiply(database: Path, n_models: int) -> int:
-    """Give the big experiment `n_models` models, by copying the rows of its one: MLflow itself would take an hour for ten thousand."""
-    mine = f"(SELECT run_uuid FROM params WHERE key = 'model' AND value = 'm0:1b' AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'tipbench.cell_id' AND value LIKE '{BIG}/%'))"
-    with closing(sqlite3.connect(database, timeout=60)) as db, db:
-        for i in range(1, n_models):
-            changed = {
-                "run_uuid": f"printf('%08x', {i}) || substr(run_uuid, 9)",
-                "value": f"CASE key WHEN 'model' THEN 'm{i}:1b' WHEN 'tipbench.cell_id' THEN value || '/{i}' ELSE value END",
-            }
-            for table in ("runs", "params", "tags", "metrics", "latest_metrics"):
-                columns = [row[1] for row in db.execute(f"PRAGMA table_info({table})")]
-                text = table in ("params", "tags")
-                values = [changed[c] if c == "run_uuid" or (c == "value" and text) else f'"{c}"' for c in columns]
-                db.execute(f"INSERT INTO {table} SELECT {', '.join(values)} FROM {table} WHERE run_uuid IN {mine}")
-    return n_models * 24
-
-
-def judging(api: Api, mlflow: MlflowServer) -> None:
+def judging(api: Api, mlflow_url: str, small: str) -> None:
     """Two judges score every tip at the same moment; then the store is counted."""
     with api.client() as client:
         items = {
-            judge: client.get(f"/api/bench/judging/{SMALL}/next?judge={judge}&scope=all&limit=50").json()["items"]
+            judge: client.get(f"/api/bench/judging/{small}/next?judge={judge}&scope=all&limit=50").json()["items"]
             for judge in JUDGES
         }
     gate = Barrier(len(JUDGES))
@@ -158,16 +144,16 @@ def judging(api: Api, mlflow: MlflowServer) -> None:
             for item in items[judge]:
                 gate.wait()
                 began = time.perf_counter()
-                put_scores(client, SMALL, item, judge, shift=len(judge)).raise_for_status()
+                put_scores(client, small, item, judge, shift=len(judge)).raise_for_status()
                 times.append(time.perf_counter() - began)
 
     with ThreadPoolExecutor(len(JUDGES)) as pool:
         list(pool.map(work, JUDGES))
     with api.client() as client:
         for judge in JUDGES:
-            judge_all(client, SMALL, judge, scope="all")
-    with opened(mlflow.url) as store:
-        cells = store.cells(store.require_experiment(SMALL))
+            judge_all(client, small, judge, scope="all")
+    with opened(mlflow_url) as store:
+        cells = store.cells(store.require_experiment(small))
     lost = sum(cell.n_candidates - len(r.scores) for cell in cells for r in cell.scores)
     pending = sum(cell.run.tags["judge_pending"] == "true" for cell in cells)
     print(
@@ -177,7 +163,7 @@ def judging(api: Api, mlflow: MlflowServer) -> None:
     )
 
 
-def second_opinion(api: Api, n_tips: int = 20) -> None:
+def second_opinion(api: Api, big: str, n_tips: int = 20) -> None:
     """A third judge in the big experiment: the first tip (the judge's file is made for it), then one after the other."""
     times: dict[str, list[float]] = {"next": [], "save": []}
     with api.client() as client:
@@ -189,11 +175,11 @@ def second_opinion(api: Api, n_tips: int = 20) -> None:
             return answer
 
         def following() -> dict[str, Any]:
-            url = f"/api/bench/judging/{BIG}/next?judge=cy&scope=all"
+            url = f"/api/bench/judging/{big}/next?judge=cy&scope=all"
             return timed("next", lambda: client.get(url)).json()["items"][0]
 
         def save(item: dict[str, Any]) -> None:
-            timed("save", lambda: put_scores(client, BIG, item, "cy"))
+            timed("save", lambda: put_scores(client, big, item, "cy"))
 
         for _ in range(n_tips):
             save(following())
@@ -210,35 +196,32 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--each", type=int, default=20, help="requests in a row from each client")
+    parser.add_argument("--mlflow-url", help="a server that has the big experiment already, of bench.counting, say")
+    parser.add_argument("--experiment", default=BIG, help="the big experiment")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
+    big = arguments.experiment
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         folder = Path(temporary)
-        mlflow = MlflowServer(folder / "mlflow")
-        mlflow.start()
-        prompts = ("v1", "v2-mentor", "v3-few-shot")
-        fill(mlflow.url, BIG, models=("m0:1b",), prompts=prompts, n_scenarios=8)
-        fill(mlflow.url, SMALL, prompts=prompts[:2], n_scenarios=4)
-        with opened(mlflow.url) as store:
-            experiment_id = store.require_experiment(BIG)
-        api = Api(folder, mlflow.url)
-        with api.client() as client:
-            for judge in JUDGES:
-                exchange = client.get(f"/api/bench/judging/{BIG}/export?judge={judge}").json()
-                exchange["judge"] = {"name": judge, "kind": "agent"}
-                for item in exchange["items"]:
-                    item["scores"] = scores_for(item, len(judge))
-                client.post(f"/api/bench/judging/{BIG}/apply", json=exchange).raise_for_status()
-        n_cells = multiply(mlflow.folder / "mlflow.db", max(1, arguments.cells // 24))
-        print(
-            f"{n_cells} judged runs, on {os.cpu_count()} cores that the clients, the API and MLflow share", flush=True
-        )
+        url = arguments.mlflow_url
+        if url is None:
+            mlflow = MlflowServer(folder / "mlflow")
+            mlflow.start()
+            stack.callback(mlflow.stop)
+            url = mlflow.url
+            # In a process of its own, as everything that is measured.
+            alone(fill_and_say, url, big, arguments.cells)
+        with opened(url) as store:
+            experiment_id = store.require_experiment(big)
+        small = f"tip-bench-small-{os.getpid()}"
+        fill(url, small, prompts=("v1", "v2-mentor"), n_scenarios=4)
+        api = Api(folder, url)
+        stack.callback(api.stop)
+        print(f"on {os.cpu_count()} cores that the clients, the API and MLflow share", flush=True)
         print(f"  memory before: {api.memory('VmRSS'):.0f} MiB", flush=True)
-        reads(api, mlflow, experiment_id, arguments.clients, arguments.each)
-        judging(api, mlflow)
-        second_opinion(api)
+        reads(api, url, big, experiment_id, arguments.clients, arguments.each)
+        judging(api, url, small)
+        second_opinion(api, big)
         print(f"  memory: {api.memory('VmRSS'):.0f} MiB, at its peak {api.memory('VmHWM'):.0f} MiB", flush=True)
-        api.stop()
-        mlflow.stop()
 
 
 if __name__ == "__main__":
