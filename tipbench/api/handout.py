@@ -150,10 +150,11 @@ def counts(
     firsts = {(e.run_id, e.index) for e in found if not e.repeat and e.own is None and (scope == "all" or not e.scored)}
     mine = {(e.run_id, e.index) for e in found if not e.repeat and e.own is not None}
     again_open = [e for e in found if e.repeat and e.own is None]
+    reachable = firsts | mine
     return Counts(
         total=tips + len(again_open),
         done=done,
-        left=len(firsts) + sum((e.run_id, e.index) in firsts | mine for e in again_open),
+        left=len(firsts) + sum((e.run_id, e.index) in reachable for e in again_open),
         pending=pending,
     )
 
