@@ -105,7 +105,7 @@ def test_a_name_that_could_be_a_word_is_masked_where_it_is_a_name(text: str, mas
 )
 def test_ordinary_words_stay_whatever_prompts_and_models_are_called(words: list[str], sentence: str) -> None:
     text = " ".join(sentence.format(word, word) for word in words)
-    models = [f"{word}:latest" for word in words if word != "top-5"] + ["falcon:7b", "granite3.3:2b"]
+    models = [f"{word}:latest" for word in words if word != "top-5"] + ["falcon:7b", "granite3.3:8b"]
     assert mask_names(text, models, words) == text
 
 

@@ -79,13 +79,15 @@ def mask_names(text: str, models: Sequence[str], prompts: Sequence[str], situati
     as a name ("I am Falcon", "Falcon here"), has the model's own number after it ("falcon-7b"), or follows the word prompt. A
     family that was coined for a model (`Qwen`) is a name whenever it has a capital. What the `situation` says is the scenario's, and stays.
     """
-    steps, families = _steps(tuple(models), tuple(prompts))
-    told = {word.lower() for word in re.findall(r"[\w.-]*\w", situation)}
-    if not families.isdisjoint(told):
-        steps, _ = _steps(tuple(models), tuple(prompts), frozenset(told & families))
     low = text.lower() if text.isascii() else None
-    for step in steps:
-        # Nearly no tip has a name in it, and to look for its letters costs a hundredth of what the expression does.
+    masks = _masks(tuple(models), tuple(prompts))
+    # Nearly no tip has a name in it, and to look for its letters costs a hundredth of what the expressions do.
+    if low is not None and not masks.any_needle.search(low):
+        return text
+    told = {word.lower() for word in re.findall(r"[\w.-]*\w", situation)}
+    if not masks.names.isdisjoint(told):
+        masks = _masks(tuple(models), tuple(prompts), frozenset(told & masks.names))
+    for step in masks.steps:
         if low is None or any(needle in low for needle in step.needles):
             text = step.pattern.sub(step.replacement, text)
     return text
@@ -100,11 +102,20 @@ class _Step:
     needles: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _Masks:
+    """What masks the names of some models and prompts."""
+
+    steps: tuple[_Step, ...]
+    names: frozenset[str]
+    """Every name, in lower case, also those that stay."""
+    any_needle: re.Pattern[str]
+    """Finds something in a text (in lower case) wherever a step has one of its needles."""
+
+
 @lru_cache(maxsize=256)
-def _steps(
-    models: tuple[str, ...], prompts: tuple[str, ...], told: frozenset[str] = frozenset()
-) -> tuple[tuple[_Step, ...], frozenset[str]]:
-    """What masks the names of these models and prompts but for those `told`, and every name, in lower case."""
+def _masks(models: tuple[str, ...], prompts: tuple[str, ...], told: frozenset[str] = frozenset()) -> _Masks:
+    """What masks the names of these models and prompts but for those `told`."""
     names: set[str] = set()
     words: dict[str, set[str]] = {}
     for model in models:
@@ -128,7 +139,10 @@ def _steps(
     for prompt in prompts:
         pattern = rf"(?i)(\bprompt (?:version )?[\"'“‘`]?){re.escape(prompt)}(?![\w-])"
         steps.append(_Step(re.compile(pattern), rf"\g<1>{MASK}", ("prompt",)))
-    return tuple(steps), everything
+    needles = {needle for step in steps for needle in step.needles}
+    # Of nothing, the expression that finds nothing.
+    any_needle = re.compile("|".join(map(re.escape, sorted(needles))) or "(?!)")
+    return _Masks(tuple(steps), everything, any_needle)
 
 
 def _masking(names: Collection[str]) -> Iterator[_Step]:
