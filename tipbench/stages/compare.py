@@ -10,32 +10,35 @@ from __future__ import annotations
 import json
 import shlex
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, cast
 
 import numpy as np
 
 from tipbench import __version__
 from tipbench.catalog import Rubric
-from tipbench.counting.census import Census, Entry, RowInfo, Versions, same_tips, take
+from tipbench.counting.census import Census, Entry, RowInfo, same_tips, take
 from tipbench.counting.judged import Judges
 from tipbench.counting.sample import Sample, asked_for
 from tipbench.judging.agreement import alpha_by_criterion, is_weak, self_consistency
-from tipbench.judging.cautions import few_scenarios, follow_length, of_one_family, unsteady
+from tipbench.judging.cautions import unsteady
 from tipbench.judging.checks import reasons
 from tipbench.judging.opinion import Opinion, Rows, of_judges, of_references, tabulate
 from tipbench.judging.ratings import ratings
+from tipbench.leaderboard.caveats import (
+    about_what_counts,
+    cautions,
+    same_tips_words,
+    unlike_memory,
+    without_expected,
+)
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import (
     AgreementSummary,
     Cell,
     CellBias,
-    Checks,
-    Difference,
     JudgeBias,
     JudgeSummary,
     Leaderboard,
@@ -44,20 +47,19 @@ from tipbench.leaderboard.model import (
     Reference,
     Refusal,
     ReportTip,
-    RowBody,
     to_json,
 )
-from tipbench.leaderboard.options import AS_IT_STANDS, BoardOptions, Prefer, Scores
+from tipbench.leaderboard.options import AS_IT_STANDS, BoardOptions, Prefer
 from tipbench.leaderboard.race import in_rounds
+from tipbench.leaderboard.rows import gather, row_of, with_pareto
 from tipbench.leaderboard.weights import weights_of
 from tipbench.leaderboard.words import headline
 from tipbench.rounds import record
 from tipbench.rounds.standing import advance, stand
 from tipbench.rounds.words import next_step
-from tipbench.stats import Bias, choose, pareto_front
+from tipbench.stats import Bias, choose
 from tipbench.store import Store
-from tipbench.store.memory import measured
-from tipbench.store.records import OPTIONS, CellRecord, Collection, Holdings, ScoreRecord
+from tipbench.store.records import CellRecord, Collection, Holdings, ScoreRecord
 
 CONFIDENCE = 0.95
 REPORT_CELLS = 400
@@ -71,7 +73,7 @@ class Ranking:
     leaderboard: Leaderboard
     experiment_id: str
     state: str
-    """A hash of all that the leaderboard depends on."""
+    """The same for the same board, whenever it is made."""
     shown: tuple[tuple[RowInfo, CellRecord, tuple[ScoreRecord, ...]], ...]
     """The cells whose tips the report shows, with the scores that count; none when there are too many."""
     rubric_file: str = ""
@@ -87,16 +89,6 @@ class CompareResult:
     html: str
     run_id: str
     """The leaderboard's run in MLflow."""
-
-
-@dataclass
-class _Group:
-    """All that is known of one row of the board."""
-
-    info: RowInfo
-    runs: list[CellRecord] = field(default_factory=list)
-    judged: Counter[str] = field(default_factory=Counter)
-    """scenario's hash -> candidates that somebody whose scores count has scored"""
 
 
 def run(
@@ -192,23 +184,23 @@ def rank_holdings(
     counting = who.counting((*references, *judges) if references and judges else judges)
     counting |= who.counting(references) if references else {}
     records = {cell.run.run_id: who.records(cell, counting) for cell in cells}
-    warnings = _warnings(cells, census, records, who, judges, options.versions)
+    warnings = about_what_counts(cells, census, records, who, judges, options.versions)
     if scores == "expected":
-        warnings += _without_expected(records)
-    groups = [_group(info, entries, records) for info, entries in board]
+        warnings += without_expected(records)
+    groups = [gather(info, entries, records) for info, entries in board]
     same = same_tips(board)
-    warnings += [_same_words(rows) for rows in same]
+    warnings += [same_tips_words(rows) for rows in same]
     opinion = _opinion(board, records, rubric, weighting, options)
     comparison = opinion.comparison
     warnings += opinion.warnings
     twins = {one.key: [other.key for other in rows if other is not one] for rows in same for one in rows}
-    rows = [_cell(group, opinion, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)]
+    rows = [row_of(group, opinion, i, rubric, twins.get(group.info.key, [])) for i, group in enumerate(groups)]
     places = [int(i) for i in comparison.order]
-    rows = _with_pareto([rows[i] for i in places])
-    warnings += _unlike_memory(rows)
+    rows = with_pareto([rows[i] for i in places])
+    warnings += unlike_memory(rows)
     agreement, summaries = _judges(cells, records, rubric, warnings)
     summaries = _with_biases(summaries, opinion, [groups[i].info for i in range(len(groups))])
-    warnings += _cautions(rows, summaries, groups, records)
+    warnings += cautions(rows, summaries, groups, records)
     margin = rubric.margin(options.margin)
     entries = [entry for _, row in board for entry in row]
     named = opinion.reference.judges if opinion.reference is not None else ()
@@ -260,86 +252,10 @@ def rank_holdings(
     return Ranking(
         leaderboard,
         holdings.experiment_id,
-        _state(cells, records, leaderboard, scores),
+        _state(cells, leaderboard),
         tuple(shown) if len(shown) <= REPORT_CELLS else (),
         rubric.file,
     )
-
-
-def _warnings(
-    cells: Sequence[CellRecord],
-    census: Census,
-    records: Mapping[str, Sequence[ScoreRecord]],
-    who: Judges,
-    judges: Sequence[str],
-    versions: Versions,
-) -> list[str]:
-    """What a reader must know before trusting the ranking."""
-    found = []
-    counting = {r.judge: r.kind for rs in records.values() for r in rs}
-    if counting and set(counting.values()) == {"baseline"}:
-        found.append("The scores are the baseline judge's (text statistics); no person or model has judged these tips.")
-    elif not judges and "baseline" in who.kinds.values():
-        found.append("The baseline judge's scores are left out, since other judges have scored.")
-    if who.other_rubrics:
-        hashes = ", ".join(sorted(h[:8] for h in who.other_rubrics))
-        found.append(f"There are also scores under other rubrics ({hashes}); they are not counted here.")
-    for judge, known in sorted(who.versions.items()):
-        used = {r.version for rs in records.values() for r in rs if r.judge == judge}
-        left = sorted(v[:8] or "unknown" for v in known - used)
-        if used and left:
-            found.append(
-                f"Judge {judge} has also scored in another version ({', '.join(left)}: another model digest, judge prompt or "
-                f"rationale mode); those scores are not pooled with these. --judge {judge}@VERSION counts them instead."
-            )
-    found += _versions(census, versions)
-    if census.twins:
-        names = ", ".join(sorted({f"{e.cell.model} | {e.cell.prompt} | {e.cell.scenario}" for e in census.twins})[:3])
-        found.append(
-            f"{len(census.twins)} cells were collected twice; of each, one counts ({names}"
-            f"{', …' if len(census.twins) > 3 else ''}). tipbench status --json names the runs."
-        )
-    return found
-
-
-def _versions(census: Census, versions: Versions) -> list[str]:
-    """Names the versions that are left out."""
-    left: Counter[str] = Counter()
-    variants = {(info.row.id, info.stale_columns): info for info in census.rows}
-    current = {info.row.id for info in census.rows if info.current}
-    for entry in census.superseded:
-        if entry.cell.finished and not entry.other:
-            stale = entry.row.id in current
-            info = variants.get((entry.row.id, stale))
-            words = f"scenario {entry.cell.scenario}" if stale else info.variant if info else "older"
-            left[f"{entry.cell.model} with {entry.cell.prompt}: {words}"] += 1
-    if not left or versions == "all":
-        return []
-    named = "; ".join(f"{name} ({n})" for name, n in sorted(left.items())[:6])
-    more = f"; and {len(left) - 6} more" if len(left) > 6 else ""
-    return [
-        f"Older versions are left out, {left.total()} cells: {named}{more}. They were collected before the model, prompt or "
-        "scenario was changed; compare --versions all shows them as rows of their own."
-    ]
-
-
-def _same_words(rows: Sequence[RowInfo]) -> str:
-    names = [f"{r.model} with {r.prompt}" + (f" ({r.variant})" if r.variant else "") for r in rows]
-    return (
-        f"{', '.join(names[:-1])} and {names[-1]} wrote the same tips, letter for letter: they are one in all but name, and what "
-        "looks like a tie between them says nothing."
-    )
-
-
-def _group(info: RowInfo, entries: Sequence[Entry], records: Mapping[str, Sequence[ScoreRecord]]) -> _Group:
-    """A row's runs, and how much of them is judged; a row of which nothing was collected is empty."""
-    group = _Group(info)
-    for entry in entries:
-        group.runs.append(entry.cell)
-        scored = {index for one in records[entry.run_id] for index in one.scores}
-        if scored:
-            group.judged[entry.column] += len(scored)
-    return group
 
 
 def _opinion(
@@ -375,146 +291,6 @@ def _opinion(
         confidence=CONFIDENCE,
         bounds=bounds,
     )
-
-
-def _without_expected(records: Mapping[str, Sequence[ScoreRecord]]) -> list[str]:
-    """Judges whose whole scores stand in, because they gave no expected ones."""
-    missing: Counter[str] = Counter()
-    for one in (r for rs in records.values() for r in rs):
-        missing[one.judge] += len(one.scores.keys() - one.expected.keys())
-    left = ", ".join(f"{judge} ({n})" for judge, n in sorted(missing.items()) if n)
-    return [f"Whole scores stand in where a judge gave no expected ones: {left}."] if left else []
-
-
-def _cell(
-    group: _Group,
-    opinion: Opinion,
-    i: int,
-    rubric: Rubric,
-    same: Sequence[tuple[str, str, str]],
-) -> Cell:
-    interval, comparison = opinion.cells[i], opinion.comparison
-    criteria: dict[str, float | None] = {
-        criterion.id: _float(opinion.criteria[i, position]) for position, criterion in enumerate(rubric.criteria)
-    }
-    info = group.info
-    n_expected = max(sum(info.expected.values()), sum(c.n_candidates for c in group.runs if c.finished))
-    n_judged = group.judged.total()
-    judged = interval.mean is not None
-    failures = Counter(c.failure.reason for c in group.runs if c.failure is not None)
-    return Cell(
-        model=info.model,
-        prompt=info.prompt,
-        variant=info.variant,
-        row=RowBody(
-            id=info.row.id,
-            current=info.current and not info.stale_columns,
-            options=dict(zip(OPTIONS, info.row.options, strict=True)),
-            same_tips=tuple(" | ".join(part for part in key if part) for key in same),
-        ),
-        rank=None if i in opinion.unranked else int(comparison.rank[i]),
-        unranked=opinion.unranked.get(i, ""),
-        rank_low=_int(comparison.rank_low[i]) if judged else None,
-        rank_high=_int(comparison.rank_high[i]) if judged else None,
-        composite=interval.mean,
-        ci_low=interval.low,
-        ci_high=interval.high,
-        se=interval.se,
-        p_best=_float(comparison.p_best[i]) if judged else None,
-        diff_to_best=Difference(
-            value=_float(comparison.diff[i]),
-            ci_low=_float(comparison.diff_low[i]),
-            ci_high=_float(comparison.diff_high[i]),
-            p_adjusted=_float(comparison.p_adjusted[i]),
-        ),
-        tied_with_best=comparison.tied[i] if judged else None,
-        n_scenarios=len(group.judged) or sum(c.finished for c in group.runs),
-        n_expected=n_expected,
-        n_candidates=sum(c.n_candidates for c in group.runs),
-        n_judged=n_judged,
-        n_failed=sum(failures.values()),
-        failures=dict(failures),
-        coverage=min(1.0, n_judged / n_expected) if n_expected else 0.0,
-        pareto=None,
-        checks=_checks(group.runs),
-        **_costs(group.runs),
-        **cast(dict[str, Any], criteria),
-    )
-
-
-def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
-    """Speed, memory and length of a group of runs, from their metrics."""
-    metrics = [c.run.metrics for c in runs]
-    tokens = sum(m.get("output_tokens", 0.0) for m in metrics if m.get("tokens_per_s"))
-    seconds = sum(m.get("output_tokens", 0.0) / m["tokens_per_s"] for m in metrics if m.get("tokens_per_s"))
-    ttfts = [m["ttft_s"] for m in metrics if "ttft_s" in m]
-    memory = measured(c.run for c in runs)
-    timed = [(m["wall_s"] - m.get("load_s", 0.0), m["n_candidates"]) for m in metrics if "wall_s" in m]
-    words = [(m["mean_words"], m["n_candidates"]) for m in metrics if "mean_words" in m]
-    n_timed, n_words = sum(n for _, n in timed), sum(n for _, n in words)
-    return {
-        "tokens_per_s": tokens / seconds if seconds else None,
-        "ttft_s": statistics.median(ttfts) if ttfts else None,
-        "seconds_per_tip": sum(s for s, _ in timed) / n_timed if n_timed else None,
-        "peak_memory_bytes": memory.size if memory else None,
-        "memory_source": memory.source if memory else None,
-        "mean_words": sum(w * n for w, n in words) / n_words if n_words else None,
-    }
-
-
-def _unlike_memory(rows: Sequence[Cell]) -> list[str]:
-    """A word where some memory figures are measured and others only reported: they do not compare."""
-    reported = [row for row in rows if row.memory_source == "reported"]
-    if not reported or all(row.memory_source in (None, "reported") for row in rows):
-        return []
-    names = ", ".join(sorted({row.model for row in reported}))
-    return [
-        f"The memory of {names} is the engine's own count, that of the other rows is measured and so larger: in memory "
-        "they do not compare."
-    ]
-
-
-def _checks(runs: Sequence[CellRecord]) -> Checks:
-    names = Checks.model_fields
-    return Checks(**{n: int(sum(c.run.metrics.get(f"check_{n}", 0) for c in runs)) for n in names})
-
-
-def _with_pareto(rows: Sequence[Cell]) -> list[Cell]:
-    def column(name: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return np.array([np.nan if getattr(r, name) is None else getattr(r, name) for r in rows], dtype=float)
-
-    front = pareto_front(column("composite"), column("tokens_per_s"), column("peak_memory_bytes"))
-    return [
-        r.model_copy(update={"pareto": None if r.composite is None else bool(f)})
-        for r, f in zip(rows, front, strict=True)
-    ]
-
-
-def _cautions(
-    rows: Sequence[Cell],
-    summaries: Sequence[JudgeSummary],
-    groups: Sequence[_Group],
-    records: Mapping[str, Sequence[ScoreRecord]],
-) -> list[str]:
-    """What should make a reader wary of these scores."""
-    judged = [c for c in rows if c.composite is not None]
-    found = few_scenarios(max((c.n_scenarios for c in judged), default=0))
-    found += of_one_family([(j.name, j.kind) for j in summaries], [c.model for c in judged])
-    for judge in summaries:
-        runs = [
-            (
-                run.scenario,
-                statistics.fmean(v for s in record.scores.values() for v in s),
-                run.run.metrics["mean_words"],
-            )
-            for group in groups
-            for run in group.runs
-            if "mean_words" in run.run.metrics
-            for record in records[run.run.run_id]
-            if record.judge == judge.name and record.scores
-        ]
-        found += follow_length(judge.name, runs) if judge.kind in ("llm", "agent") else []
-    return found
 
 
 def _reference(opinion: Opinion, drawn: bool) -> Reference | None:
@@ -682,30 +458,8 @@ def _tips(store: Store, shown: Sequence[tuple[RowInfo, CellRecord, Sequence[Scor
     return tips
 
 
-def _state(
-    cells: Sequence[CellRecord],
-    records: Mapping[str, Sequence[ScoreRecord]],
-    leaderboard: Leaderboard,
-    scores: Scores,
-) -> str:
-    """A hash of everything the leaderboard depends on."""
-    content = [
-        [
-            [c.run.run_id, c.run.status, [[r.judge, sorted(r.scores.items())] for r in records[c.run.run_id]]]
-            for c in cells
-        ],
-        [leaderboard.rubric_hash, sorted(leaderboard.weights.items()), leaderboard.seed, __version__, scores],
-        [leaderboard.margin, leaderboard.prefer, leaderboard.reference and leaderboard.reference.judges],
-        leaderboard.race.model_dump(mode="json") if leaderboard.race else None,
-    ]
-    return sha256(json.dumps(content).encode()).hexdigest()[:16]
-
-
-def _float(value: object) -> float | None:
-    number = float(value) if isinstance(value, int | float | np.floating) else None
-    return None if number is None or np.isnan(number) else number
-
-
-def _int(value: object) -> int | None:
-    number = _float(value)
-    return None if number is None else int(number)
+def _state(cells: Sequence[CellRecord], leaderboard: Leaderboard) -> str:
+    """A hash of what the board says, and of the runs whose tips its report shows."""
+    runs = [[c.run.run_id, c.run.status] for c in cells]
+    said = leaderboard.model_dump_json(exclude={"created_at"})
+    return sha256(json.dumps([__version__, runs, said]).encode()).hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -192,3 +193,31 @@ def test_few_scenarios_and_kinship_are_warned_of() -> None:
     board = rank(holdings(2, 4, 2, {("model-judge:7b", "llm"): scored(there, 1)}))
     assert any("Only 4 scenarios were judged" in w for w in board.warnings)
     assert any("same family as model0, model1" in w for w in board.warnings)
+
+
+def test_the_same_board_has_the_same_state_and_every_other_one_another() -> None:
+    there = world(2, 6, 2, 1)
+    held = holdings(2, 6, 2, {("anna", "human"): scored(there, 1), ("robot", "llm"): scored(there, 2)})
+
+    def with_expected(value: float) -> Holdings:
+        first, *rest = held.cells
+        records = tuple(replace(r, expected={0: (value,) * len(CRITERIA)}) for r in first.scores)
+        return replace(held, cells=(replace(first, scores=records), *rest))
+
+    def state(found: Holdings, **options: Any) -> str:
+        return rank_holdings("tip-bench-x", found, take(found), RUBRIC, BoardOptions(**options)).state
+
+    boards = [
+        (held, {}),
+        (held, {"judges": ("anna",)}),
+        (held, {"weights": {"tone": 1.0}}),
+        (held, {"margin": 0.9}),
+        (held, {"prefer": "speed"}),
+        (holdings(2, 6, 2, {("anna", "human"): scored(there, 3)}), {}),
+        (with_expected(2.5), {"scores": "expected"}),
+        (with_expected(2.75), {"scores": "expected"}),
+    ]
+    states = [state(found, **options) for found, options in boards]
+    assert len(set(states)) == len(states)
+    assert states == [state(found, **options) for found, options in boards]
+    assert state(with_expected(2.5)) == state(with_expected(2.75)) == states[0]
