@@ -145,9 +145,11 @@ class EmbeddedEngine:
             self._drop()
 
     def _drop(self) -> None:
+        loaded = self._server is not None
         self._server, self._loaded = None, None
         self.gauge.after_unload()
-        gc.collect()
+        if loaded:
+            gc.collect()
 
     def _serve(self, model: str, options: Options) -> tuple[Any, float]:
         """The server with `model` loaded, and the seconds that loading took (0 when it was there)."""

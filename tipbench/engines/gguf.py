@@ -110,6 +110,9 @@ def _value(file: BinaryIO, kind: int) -> Any:
     if kind != _ARRAY:
         return _scalar(file, _SCALARS[kind])
     inner, count = _scalar(file, "<I"), _scalar(file, "<Q")
+    if inner in _SCALARS:
+        form = f"<{count}{_SCALARS[inner][1]}"
+        return list(struct.unpack(form, file.read(struct.calcsize(form))))
     return [_value(file, inner) for _ in range(count)]
 
 
