@@ -898,6 +898,7 @@ def fitted(template: k8s.V1Pod, stage: str) -> k8s.V1Pod:
 
 def common(stage: str) -> dict[str, Any]:
     """What the operators of all stages have alike; what their pods have stands in the template."""
+    deferrable = stage in ("collect", "judge")
     return {
         "name": f"tipbench-{stage}",
         "namespace": NAMESPACE,
@@ -911,11 +912,11 @@ def common(stage: str) -> dict[str, Any]:
         "container_name_log_prefix_enabled": False,
         # Deferred, a pod outlives the scheduler that started it, and holds no worker slot while it runs.
         # Short stages are not worth it.
-        "deferrable": stage in ("collect", "judge"),
+        "deferrable": deferrable,
         "logging_interval": 10,
         # A worker's process lingers for a heartbeat interval (5 s) after it deferred; a trigger that fires in that time is taken
-        # for a task that was changed from outside, and costs a try.
-        "startup_check_interval_seconds": 8,
+        # for a task that was changed from outside, and costs a try. A task that is not deferred looks every second.
+        "startup_check_interval_seconds": 8 if deferrable else 1,
         "poll_interval": 8,
     }
 
