@@ -65,7 +65,7 @@ def environment(folder: Path, store: str) -> dict[str, str]:
         "TIPBENCH_ENGINE": "embedded",
         "TIPBENCH_MODELS": MODEL,
         "TIPBENCH_NUM_CTX": "1024",
-        "TIPBENCH_NUM_PREDICT": "40",
+        "TIPBENCH_NUM_PREDICT": "12",
         # Its threads spin: two of them beside another worker's tests are twenty times as slow as one.
         "TIPBENCH_NUM_THREAD": "1",
         "TIPBENCH_MLFLOW_URL": store,
