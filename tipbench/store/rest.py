@@ -80,6 +80,8 @@ class RestBackend:
         )
         self._retry_s = _retry_limit() if retry_s is None else retry_s
         self._patience = Patience(f"MLflow at {self.where}", self._retry_s)
+        self._has_answered = False
+        """MLflow itself has, so that the address is right."""
 
     def close(self) -> None:
         self._client.close()
@@ -120,11 +122,16 @@ class RestBackend:
             raise StoreError(f"MLflow at {self.where}: {words}", request=f"{method} {path}") from error
         except UnicodeError as error:
             raise StoreError(f"MLflow at {self.where}: {method} {path} cannot be sent: {error}") from error
-        proxy_says = self._client.foreign(response, own="error_code" in (json_object(response) or {}))
+        own = "error_code" in (json_object(response) or {})
+        proxy_says = self._client.foreign(response, own=own)
         if proxy_says and response.status_code in (403, 407):
             raise StoreUnreachable(f"MLflow at {self.where} cannot be reached: {proxy_says}")
         if response.status_code in (408, 429) or response.status_code >= 500:
             raise _Transient(proxy_says or f"HTTP {response.status_code}")
+        if response.status_code == 404 and not own and self._has_answered:
+            # The address was right before: this is what stands before MLflow while that restarts, or MLflow in its first or last moment.
+            raise _Transient("HTTP 404, which is not MLflow's own answer")
+        self._has_answered |= own or (response.is_success and json_object(response) is not None)
         return response
 
     def _api(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
@@ -301,7 +308,8 @@ class RestBackend:
         try:
             response = self._once("GET", where)
         except _Transient:
-            # Behind an S3 bucket, MLflow answers 500 for a file that is not there; its listing tells that from an outage.
+            # Behind an S3 bucket, MLflow answers 500 for a file that is not there, and others 404 without a word; the listing tells
+            # that from an outage.
             listing = self._api("GET", "artifacts/list", params={"run_id": run.run_id})
             if path not in {file["path"] for file in listing.get("files", [])}:
                 return None

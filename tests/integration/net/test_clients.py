@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import socket
 import ssl
 import subprocess
@@ -337,6 +338,41 @@ def test_trouble_that_is_over_in_a_moment_is_waited_out_by_those_who_wait_for_ha
         server.first += [(500, {}, b"<h1>Internal Server Error</h1>")] * 2
         assert backend.find_experiment("x") == "7"
         assert len(server.seen) == 3
+
+
+NOBODYS = [
+    (404, {}, b""),
+    (404, {"Content-Type": "text/html"}, b"<html><title>404 Not Found</title></html>"),
+    (404, {"Content-Type": "text/plain"}, b"default backend - 404"),
+    (404, {"Content-Type": "application/json"}, b'{"detail": "Not Found"}'),
+]
+"""What stands before a service that restarts, and is not the service."""
+
+
+@pytest.mark.parametrize("nobodys", NOBODYS, ids=["empty", "page", "text", "json"])
+def test_a_404_that_is_not_mlflows_is_an_outage_once_mlflow_has_answered(nobodys: tuple[Any, ...]) -> None:
+    run = {"info": {"run_id": "r", "status": "FINISHED", "artifact_uri": "mlflow-artifacts:/7/r/artifacts"}}
+    with (
+        answering(200, json.dumps({"experiment": {"experiment_id": "7"}, "run": run}).encode()) as server,
+        closing(RestBackend(server.url, retry_s=0.5)) as backend,
+    ):
+        server.first.append(nobodys)
+        with pytest.raises(StoreError, match=r"Is the URL .* right") as caught:
+            backend.find_experiment("x")
+        assert caught.value.status == 404 and len(server.seen) == 1, "the address may be wrong: nobody waits for that"
+        assert backend.find_experiment("x") == "7"
+        server.first += [nobodys, nobodys]
+        assert backend.find_experiment("x") == "7"
+        found = backend.get_run("r")
+        assert found is not None
+        server.answer = (200, {}, json.dumps({"files": [{"path": "a.json"}]}).encode())
+        server.first.append(nobodys)
+        assert backend.get_artifact(found, "a.json") is not None, "a file is gone only where MLflow says so"
+        server.first.append(nobodys)
+        assert backend.get_artifact(found, "b.json") is None
+        server.answer = nobodys
+        with pytest.raises(StoreUnreachable, match="not MLflow's own answer"):
+            backend.find_experiment("x")
 
 
 def test_an_error_carries_what_a_caller_needs() -> None:
