@@ -99,6 +99,18 @@ def test_in_and_out_and_in_again_changes_nothing(store: Store, tmp_path: Path) -
     )  # fmt: skip
 
 
+def test_the_order_in_which_cells_were_written_does_not_show(store: Store, tmp_path: Path) -> None:
+    rows = table(models={"m": 4.0, "n": 2.5})
+    files = []
+    for name, order in (("fore", rows), ("back", rows[::-1])):
+        # A scenario after the other, so that each cell has a later time than the one before.
+        for scenario in dict.fromkeys(r["scenario"] for r in order):
+            bring(store, f"tip-bench-{name}", as_csv([r for r in rows if r["scenario"] == scenario]))
+        export_scores.run(f"tip-bench-{name}", store, RUBRIC, tmp_path / f"{name}.csv")
+        files.append((tmp_path / f"{name}.csv").read_bytes())
+    assert files[0] == files[1]
+
+
 def test_more_rows_extend_and_other_scores_change(store: Store) -> None:
     rows = table(models={"m": 3.0}, judges=("ann",))
     bring(store, "tip-bench-grow", as_csv(rows))

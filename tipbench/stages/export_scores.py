@@ -30,7 +30,8 @@ class ExportScoresResult:
 
 
 def run(experiment: str, store: Store, rubric: Rubric, path: Path) -> ExportScoresResult:
-    """Write the table to `path`, whole or not at all; JSONL when its name ends in .jsonl or .ndjson, else CSV.
+    """Write the table to `path`, whole or not at all; JSONL when its name ends in .jsonl or .ndjson, else CSV. What is the same in
+    the store is the same file.
 
     Second scores of hidden repeats are left out. Raises InputError when there is no such experiment or the file cannot be written.
     """
@@ -41,7 +42,16 @@ def run(experiment: str, store: Store, rubric: Rubric, path: Path) -> ExportScor
 def write(experiment: str, store: Store, rubric: Rubric, file: BinaryIO, name: str) -> ExportScoresResult:
     """The same into an open file; `name` says what it is."""
     census = take(store.holdings(store.require_experiment(experiment)))
-    board = [(info, [e for e in entries if e.standing == "counted"]) for info, entries in census.on_board()]
+    names = census.scenario_names
+
+    def place(entry: Entry) -> tuple[str, str]:
+        """By name: when a cell was written is chance where several are written at once."""
+        return names.get(entry.column, entry.cell.scenario), entry.column
+
+    board = [
+        (info, sorted((e for e in entries if e.standing == "counted"), key=place))
+        for info, entries in census.on_board()
+    ]
     records = [r for _, entries in board for e in entries for r in e.cell.scores if r.rubric_hash == rubric.hash]
     criteria = tuple(c.id for c in rubric.criteria)
     columns = columns_of(
@@ -52,7 +62,7 @@ def write(experiment: str, store: Store, rubric: Rubric, file: BinaryIO, name: s
     )
     tally = [0, 0]
     jsonl = Path(name).suffix.lower() in (".jsonl", ".ndjson")
-    for piece in lines(_rows(store, board, rubric, census.scenario_names, tally), columns, jsonl=jsonl):
+    for piece in lines(_rows(store, board, rubric, names, tally), columns, jsonl=jsonl):
         file.write(piece)
     return ExportScoresResult(name, tally[0], tally[1], tuple(sorted({r.judge for r in records})))
 
