@@ -168,7 +168,7 @@ def visit(browser: Browser, panel: Panel, request: pytest.FixtureRequest) -> Ite
         )
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("request", lambda request: request.url.startswith(panel.url) or faults.append(f"asked {request.url}"))
         page.on("pageerror", lambda error: faults.append(f"threw {error}"))
         page.on("console", lambda message: "Content Security Policy" in message.text and faults.append(message.text))

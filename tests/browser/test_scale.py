@@ -47,7 +47,7 @@ def page(zero: Panel, browser: Browser) -> Iterator[Page]:
     context = browser.new_context()
     assert context.request.post(f"{zero.url}/api/session", data={"token": TOKEN}).ok
     page = context.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     yield page
     context.close()
 
