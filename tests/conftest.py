@@ -226,14 +226,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """What `auto` means: a worker for every core that this process may use, and two more, since most tests wait for servers.
+    """What `auto` means: a worker for every core that this process may use, and one more, since most tests wait for servers.
 
     A worker with its servers takes about 1 GiB: eight at most.
     """
     if wanted := os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return int(wanted)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return min(cores + 2, 8)
+    return min(cores + 1, 8)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
