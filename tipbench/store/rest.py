@@ -122,6 +122,8 @@ class RestBackend:
             raise StoreError(f"MLflow at {self.where}: {words}", request=f"{method} {path}") from error
         except UnicodeError as error:
             raise StoreError(f"MLflow at {self.where}: {method} {path} cannot be sent: {error}") from error
+        if response.is_success:
+            return response
         own = "error_code" in (json_object(response) or {})
         proxy_says = self._client.foreign(response, own=own)
         if proxy_says and response.status_code in (403, 407):
@@ -131,7 +133,7 @@ class RestBackend:
         if response.status_code == 404 and not own and self._has_answered:
             # The address was right before: this is what stands before MLflow while that restarts, or MLflow in its first or last moment.
             raise _Transient("HTTP 404, which is not MLflow's own answer")
-        self._has_answered |= own or (response.is_success and json_object(response) is not None)
+        self._has_answered |= own
         return response
 
     def _api(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
@@ -140,6 +142,7 @@ class RestBackend:
             answer = json_object(response)
             if answer is None:
                 raise self._not_mlflow()
+            self._has_answered = True
             return answer
         raise self._refusal(response, f"{method} {path}")
 
