@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,7 +18,7 @@ from tests.browsing import DESKTOP, PHONE, SCREENSHOTS, chromium
 from tests.conftest import MlflowServer, clean_env, command_line, free_port
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 MODEL = "smollm2:135m"
 FILLED = "tip-bench-filled"
@@ -129,6 +129,8 @@ def browser() -> Iterator[Browser]:
 
 
 Visit = Callable[..., "Page"]
+QUIET_MS = 100
+"""A page that has asked for nothing for so long will ask for nothing more."""
 FAILED = pytest.StashKey[bool]()
 
 
@@ -140,17 +142,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-@pytest.fixture
-def visit(browser: Browser, panel: Panel, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """`visit("#/collect")`: a fresh, logged-in page there.
+class Visitor:
+    """A person with a browser in front of the panel.
 
-    When the test ends, no page may have asked another host for anything, broken the content-security-policy, or
-    thrown an error.
+    When a test ends (`check`), no page may have asked another host for anything, broken the content-security-policy, or thrown an error.
     """
-    contexts: list[BrowserContext] = []
-    faults: list[str] = []
 
-    def open_page(
+    def __init__(self, browser: Browser, panel: Panel) -> None:
+        self._browser, self._panel = browser, panel
+        self._contexts: list[BrowserContext] = []
+        self._faults: list[str] = []
+
+    def open(
+        self,
         where: str = "",
         *,
         log_in: bool = True,
@@ -159,37 +163,101 @@ def visit(browser: Browser, panel: Panel, request: pytest.FixtureRequest) -> Ite
         phone: bool = False,
         styled_by_a_tool: bool = False,
     ) -> Page:
-        context = browser.new_context(
+        """A fresh page at `where`, logged in, as far as nothing else is said."""
+        url, faults = self._panel.url, self._faults
+        stored = [{"name": "tipbench.judge", "value": judge}] if judge else []
+        context = self._browser.new_context(
             # axe-core sets styles on elements that it looks at, which is its doing and not the page's.
             bypass_csp=styled_by_a_tool,
             viewport=PHONE if phone else DESKTOP,
             color_scheme="dark" if theme == "dark" else "light",
             reduced_motion="reduce",
+            storage_state={"cookies": [], "origins": [{"origin": url, "localStorage": stored}]},
         )
-        contexts.append(context)
+        self._contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
-        page.on("request", lambda request: request.url.startswith(panel.url) or faults.append(f"asked {request.url}"))
+        page.on("request", lambda request: request.url.startswith(url) or faults.append(f"asked {request.url}"))
         page.on("pageerror", lambda error: faults.append(f"threw {error}"))
         page.on("console", lambda message: "Content Security Policy" in message.text and faults.append(message.text))
         if log_in:
-            answer = context.request.post(f"{panel.url}/api/session", data={"token": TOKEN})
+            answer = context.request.post(f"{url}/api/session", data={"token": TOKEN})
             assert answer.ok, answer.text()
-        page.goto(panel.url + "/#/login")
-        if judge:
-            page.evaluate("name => localStorage.setItem('tipbench.judge', name)", judge)
-        page.goto("about:blank")
-        page.goto(f"{panel.url}/{where}")
+        page.goto(f"{url}/{where}")
         page.locator("main h1").first.wait_for()
         return page
 
-    yield open_page
-    for number, context in enumerate(contexts):
-        if request.node.stash.get(FAILED, False):
+    def check(self, name: str, failed: bool) -> None:
+        """Say what was wrong with the pages; of a test that failed, leave pictures."""
+        if failed:
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-            context.pages[0].screenshot(path=SCREENSHOTS / f"failed-{request.node.name}-{number}.png")
-        context.close()
-    assert not faults, faults
+            for number, context in enumerate(self._contexts):
+                context.pages[0].screenshot(path=SCREENSHOTS / f"failed-{name}-{number}.png")
+        faults = self._faults[:]
+        self._faults.clear()
+        assert not faults, faults
+
+    def close(self) -> None:
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, panel: Panel, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """`visit("#/collect")`: a fresh, logged-in page there (`Visitor.open`)."""
+    visitor = Visitor(browser, panel)
+    yield visitor.open
+    try:
+        visitor.check(request.node.name, request.node.stash.get(FAILED, False))
+    finally:
+        visitor.close()
+
+
+class Walker(Visitor):
+    """A visitor who stays, with one window for every look of the panel."""
+
+    def __init__(self, browser: Browser, panel: Panel) -> None:
+        super().__init__(browser, panel)
+        self._windows: dict[str, Page] = {}
+        self._under_way: set[Request] = set()
+
+    def walk(self, where: str, **look: Any) -> Page:
+        """The window of this look, at another place, with everything there that is to come."""
+        page = self._windows.get(repr(look))
+        if page is None:
+            page = self._windows[repr(look)] = self.open(where, **look)
+            page.wait_for_load_state("networkidle")
+            page.on("request", lambda request: self._under_way.add(request))
+            page.on("requestfinished", lambda request: self._under_way.discard(request))
+            page.on("requestfailed", lambda request: self._under_way.discard(request))
+        else:
+            # The panel's own listener was there first: when this one is called, the old page is gone.
+            page.evaluate(
+                "to => new Promise((gone) => { addEventListener('hashchange', gone, { once: true }); location.hash = to; })",
+                where,
+            )
+            page.locator("main h1").first.wait_for()
+        page.wait_for_selector(".loading", state="detached")
+        quiet = 0
+        while quiet < QUIET_MS:
+            page.wait_for_timeout(20)
+            quiet = 0 if self._under_way else quiet + 20
+        return page
+
+
+@pytest.fixture(scope="module")
+def walker(browser: Browser, panel: Panel) -> Iterator[Walker]:
+    """For `walk`."""
+    walking = Walker(browser, panel)
+    yield walking
+    walking.close()
+
+
+@pytest.fixture
+def walk(walker: Walker, request: pytest.FixtureRequest) -> Iterator[Visit]:
+    """As `visit`, for what only looks: the same person goes from page to page, as people do, and need not load the panel anew each time."""
+    yield walker.walk
+    walker.check(request.node.name, request.node.stash.get(FAILED, False))
 
 
 @pytest.fixture

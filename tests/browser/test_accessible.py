@@ -51,22 +51,14 @@ def place(name: str, run_id: str) -> str:
     return PAGES[name] + (run_id if name == "run" else "")
 
 
-def settled(page: Page) -> Page:
-    """Wait until nothing is on its way any more."""
-    page.wait_for_load_state("networkidle")
-    page.wait_for_selector(".loading", state="detached")
-    return page
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_serious(
-    name: str, theme: str, run_id: str, visit: Visit, shot: Callable[[Page, str], None]
+    name: str, theme: str, run_id: str, walk: Visit, shot: Callable[[Page, str], None]
 ) -> None:
     import axe_playwright_python
 
-    where = place(name, run_id)
-    page = settled(visit(where, theme=theme, judge="mary", log_in=name != "login", styled_by_a_tool=True))
+    page = walk(place(name, run_id), theme=theme, judge="mary", log_in=name != "login", styled_by_a_tool=True)
     shot(page, f"{name}-{theme}")
     if name == "collect":
         page.get_by_text("More settings").click()
@@ -88,10 +80,10 @@ CUT = """[...document.querySelectorAll(".scroll, .figure")].filter((one) => one.
 @pytest.mark.parametrize("phone", [True, False], ids=["phone", "desktop"])
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_needs_to_be_scrolled_sideways(
-    name: str, phone: bool, run_id: str, visit: Visit, shot: Callable[[Page, str], None]
+    name: str, phone: bool, run_id: str, walk: Visit, shot: Callable[[Page, str], None]
 ) -> None:
     """Neither the page nor a table or figure in it; names of models that are longer than these may need it."""
-    page = settled(visit(place(name, run_id), phone=phone, judge="mary", log_in=name != "login"))
+    page = walk(place(name, run_id), phone=phone, judge="mary", log_in=name != "login")
     if phone:
         shot(page, f"{name}-phone")
     width = page.evaluate("document.documentElement.scrollWidth")
@@ -101,7 +93,8 @@ def test_nothing_needs_to_be_scrolled_sideways(
 
 
 def test_the_keyboard_alone_gets_everywhere(visit: Visit, run_id: str) -> None:
-    page = settled(visit("#/"))
+    page = visit("#/")
+    page.wait_for_load_state("networkidle")
     page.evaluate("document.querySelector('a[href], button, input').focus()")
     assert page.evaluate("document.activeElement.textContent") == "Skip to content"
     assert page.locator(".skip").is_visible()

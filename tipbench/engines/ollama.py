@@ -297,7 +297,9 @@ class OllamaEngine:
                     self._refuse(model, response, body)
                 # Headers come with the first chunk; from here on silence is short or a fault.
                 timeout["read"] = self._limits.between_chunks
-                return self._read(model, body, response, began, timeout)
+                answer = self._read(model, body, response, began, timeout)
+                self._client.has_answered = True
+                return answer
             finally:
                 response.close()
         except httpx.ReadTimeout as error:
@@ -508,6 +510,7 @@ class OllamaEngine:
                 f"{self._shown} does not answer like Ollama (HTTP {response.status_code} for {response.url.path}: "
                 f"{words_of(response)}); check --ollama-url"
             )
+        self._client.has_answered = True
         return body
 
     def _check_way(self, response: httpx.Response) -> None:
@@ -516,8 +519,8 @@ class OllamaEngine:
         proxy_says = self._client.foreign(response, own=own)
         if proxy_says and response.status_code in (403, 407):
             raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {proxy_says}")
-        if proxy_says:
-            raise Away(proxy_says)
+        if away := proxy_says or self._client.displaced(response, own=own):
+            raise Away(away)
         elsewhere = self._client.redirect(response)
         if elsewhere:
             raise EngineUnreachable(f"Ollama at {self._shown}: {elsewhere}")

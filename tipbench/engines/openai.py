@@ -187,6 +187,7 @@ class OpenAIEngine:
             body = self._reach(once).json()
             entries = body if isinstance(body, list) else body["data"]
             self._seen = {str(e["id"]): e for e in entries}
+            self._client.has_answered = True
         except _Refused as error:
             raise self._no(error.words) from error
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -339,9 +340,12 @@ class OpenAIEngine:
             if response.status_code != 200 or "event-stream" not in response.headers.get("content-type", ""):
                 response.read()
                 self._checked(response, model)
-                return _whole(model, response, time.perf_counter() - began)
-            timeout["read"] = self._limits.between_chunks
-            return self._streamed(model, response, began)
+                answer = _whole(model, response, time.perf_counter() - began)
+            else:
+                timeout["read"] = self._limits.between_chunks
+                answer = self._streamed(model, response, began)
+            self._client.has_answered = True
+            return answer
         except httpx.ReadTimeout as error:
             raise TimedOut(f"{model}: nothing came from {self.shown} within {timeout['read']:g} s") from error
         except ERRORS as error:
@@ -410,6 +414,8 @@ class OpenAIEngine:
             if status in (403, 407):
                 raise EngineUnreachable(f"{self._who} cannot be reached: {proxy_says}")
             raise Away(proxy_says)
+        if away := self._client.displaced(response, own=own):
+            raise Away(away)
         if elsewhere := self._client.redirect(response):
             raise InputError(f"{self._who}: {elsewhere}")
         if status == 402 or (status in (429, 403) and any(mark in f"{code} {words}" for mark in _OUT_OF_MONEY)):

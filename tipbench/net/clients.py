@@ -44,6 +44,8 @@ class Client(httpx.Client):
     option: str
     """What names the address, for advice: --ollama-url."""
     proxy: Proxy | None
+    has_answered: bool = False
+    """The service itself has, so that the address is right; told by whoever knows its answers."""
 
     def send(self, request: httpx.Request, **kwargs: Any) -> httpx.Response:
         """As httpx does it, to this client's address alone: its credentials and its trust are for nobody else."""
@@ -92,6 +94,17 @@ class Client(httpx.Client):
         reason = response.reason_phrase
         words = f"{status} {reason}".strip()
         return f"{self.proxy} answered {words} in its place{self._advice(words)}"
+
+    def displaced(self, response: httpx.Response, own: bool) -> str:
+        """Words for a 404 of what stands before the service while that is away (an ingress, a server in its first moment).
+
+        Nothing for the service's own, and nothing before the service has answered here: until then, the address may be wrong. `own` as in
+        `foreign`.
+        """
+        self.has_answered |= own
+        if response.status_code != 404 or own or not self.has_answered:
+            return ""
+        return f"HTTP 404, which is not {self.name}'s own answer"
 
     def redirect(self, response: httpx.Response) -> str:
         """Words for a redirect; nothing when the answer is none. tipbench follows none: a POST would arrive as a GET."""

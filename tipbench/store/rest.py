@@ -80,8 +80,6 @@ class RestBackend:
         )
         self._retry_s = _retry_limit() if retry_s is None else retry_s
         self._patience = Patience(f"MLflow at {self.where}", self._retry_s)
-        self._has_answered = False
-        """MLflow itself has, so that the address is right."""
 
     def close(self) -> None:
         self._client.close()
@@ -130,10 +128,8 @@ class RestBackend:
             raise StoreUnreachable(f"MLflow at {self.where} cannot be reached: {proxy_says}")
         if response.status_code in (408, 429) or response.status_code >= 500:
             raise _Transient(proxy_says or f"HTTP {response.status_code}")
-        if response.status_code == 404 and not own and self._has_answered:
-            # The address was right before: this is what stands before MLflow while that restarts, or MLflow in its first or last moment.
-            raise _Transient("HTTP 404, which is not MLflow's own answer")
-        self._has_answered |= own
+        if elsewhere := self._client.displaced(response, own=own):
+            raise _Transient(elsewhere)
         return response
 
     def _api(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:
@@ -142,7 +138,7 @@ class RestBackend:
             answer = json_object(response)
             if answer is None:
                 raise self._not_mlflow()
-            self._has_answered = True
+            self._client.has_answered = True
             return answer
         raise self._refusal(response, f"{method} {path}")
 

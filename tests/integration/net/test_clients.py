@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 
 from tests.conftest import free_port
 from tipbench.api.backends.airflow import AirflowBackend
-from tipbench.engines import openai
-from tipbench.engines.base import EngineUnreachable, Options, QueueFull
+from tipbench.engines import ollama, openai
+from tipbench.engines.base import BrokenAnswer, Engine, EngineUnreachable, Options, QueueFull
 from tipbench.engines.ollama import Limits, OllamaEngine
 from tipbench.engines.openai import OpenAIEngine
 from tipbench.errors import InputError, TipbenchError
 from tipbench.net import proxies
-from tipbench.net.secret import from_environment
+from tipbench.net.secret import from_environment, remember
 from tipbench.store.backend import StoreError, StoreUnreachable
 from tipbench.store.rest import RestBackend
 
@@ -314,6 +314,7 @@ def test_a_server_that_says_our_secret_back_is_not_quoted(
 ) -> None:
     for name in ("MLFLOW_TRACKING_TOKEN", "OLLAMA_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.setenv(name, f"tok-{MARK}")
+    remember(MARK)
     with answering(
         status,
         f'{{"error": "bad header: Bearer tok-{MARK}", "message": "tok-{MARK} {MARK}", "detail": "{MARK}"}}'.encode(),
@@ -373,6 +374,75 @@ def test_a_404_that_is_not_mlflows_is_an_outage_once_mlflow_has_answered(nobodys
         server.answer = nobodys
         with pytest.raises(StoreUnreachable, match="not MLflow's own answer"):
             backend.find_experiment("x")
+
+
+CHUNK = b'{"message": {"role": "assistant", "content": "Rest now."}, "done": true, "done_reason": "stop", "models": []}'
+CHOICE = b'{"choices": [{"message": {"content": "Rest now."}, "finish_reason": "stop"}], "data": [{"id": "m"}]}'
+
+
+@pytest.mark.parametrize("nobodys", NOBODYS, ids=["empty", "page", "text", "json"])
+@pytest.mark.parametrize("first_seen", ["list", "chat"])
+def test_a_404_that_is_not_ollamas_is_an_outage_once_ollama_has_answered(
+    nobodys: tuple[Any, ...], first_seen: str
+) -> None:
+    limits = ollama.Limits(unreachable=2, attempts=1)
+    with answering(200, CHUNK) as server, closing(ollama.OllamaEngine(server.url, limits=limits)) as engine:
+
+        def ask() -> str:
+            return engine.generate("m", [{"role": "user", "content": "hi"}], Options(), 1).text
+
+        server.first.append(nobodys)
+        with pytest.raises(BrokenAnswer, match="is that Ollama's address"):
+            ask()
+        server.first.append(nobodys)
+        with pytest.raises(EngineUnreachable, match="check --ollama-url"):
+            engine.models()
+        assert len(server.seen) == 2, "the address may be wrong: nobody waits for that"
+        assert (engine.models() == []) if first_seen == "list" else (ask() == "Rest now.")
+        server.first.append(nobodys)
+        assert ask() == "Rest now."
+        server.first.append(nobodys)
+        assert engine.resident() == []
+
+
+@pytest.mark.parametrize("nobodys", NOBODYS[:3], ids=["empty", "page", "text"])
+@pytest.mark.parametrize("first_seen", ["list", "chat"])
+def test_a_404_that_is_not_the_providers_is_an_outage_once_it_has_answered(
+    nobodys: tuple[Any, ...], first_seen: str
+) -> None:
+    """Such servers write their errors in many ways, as JSON all of them: what is none is not theirs."""
+    limits = openai.Limits(unreachable=1.5, attempts=1)
+    with (
+        answering(200, CHOICE, {"Content-Type": "application/json"}) as server,
+        closing(openai.OpenAIEngine(server.url + "/v1", limits=limits)) as engine,
+    ):
+
+        def ask() -> str:
+            return engine.generate("m", [{"role": "user", "content": "hi"}], Options(), 1).text
+
+        for wrong in (ask, engine.models):
+            server.first.append(nobodys)
+            with pytest.raises(InputError, match="is --engine-url right"):
+                wrong()
+        assert len(server.seen) == 2, "the address may be wrong: nobody waits for that"
+        assert len(engine.models()) == 1 if first_seen == "list" else ask() == "Rest now."
+        server.first.append(nobodys)
+        assert ask() == "Rest now."
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+def test_an_outage_that_stays_says_what_answered_in_the_engines_place(kind: str) -> None:
+    with answering(200, b'{"models": [], "data": []}', {"Content-Type": "application/json"}) as server:
+        engine: Engine = (
+            ollama.OllamaEngine(server.url, limits=ollama.Limits(unreachable=0.3))
+            if kind == "ollama"
+            else openai.OpenAIEngine(server.url, limits=openai.Limits(unreachable=0.3))
+        )
+        with closing(engine):
+            assert engine.models() == []
+            server.answer = NOBODYS[0]
+            with pytest.raises(EngineUnreachable, match=r"404, which is not .* own answer"):
+                engine.generate("m", [{"role": "user", "content": "hi"}], Options(), 1)
 
 
 def test_an_error_carries_what_a_caller_needs() -> None:

@@ -129,9 +129,9 @@ class AirflowBackend:
             raise AirflowError(
                 f"Airflow at {self._where}: {method} {path} cannot be sent: {hide(str(error))}"
             ) from error
-        proxy_says = self._client.foreign(response, own=json_object(response) is not None)
-        if proxy_says:
-            raise AirflowUnreachable(f"Airflow at {self._where} cannot be reached: {proxy_says}")
+        own = json_object(response) is not None
+        if away := self._client.foreign(response, own) or self._client.displaced(response, own):
+            raise AirflowUnreachable(f"Airflow at {self._where} cannot be reached: {away}")
         elsewhere = self._client.redirect(response)
         if elsewhere:
             raise AirflowError(f"Airflow at {self._where}: {elsewhere}", status=response.status_code)
