@@ -46,6 +46,10 @@ class FakeOpenAI:
     asked: Counter[str] = field(default_factory=Counter)
     """last message -> how often it was asked"""
     most_at_once: int = 0
+    connections: int = 0
+    """TCP connections accepted so far"""
+    hang_s: float = 0.0
+    """How long a stream stays open after its last event."""
 
     def __post_init__(self) -> None:
         self.lock = threading.Lock()
@@ -84,6 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     fake: FakeOpenAI
+
+    def setup(self) -> None:
+        super().setup()
+        with self.fake.lock:
+            self.fake.connections += 1
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -136,9 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
         data = "".join(f"data: {json.dumps(c)}\n\n" for c in chunks) + "data: [DONE]\n\n"
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Content-Length", str(len(data.encode())))
+        self.send_header("Content-Length", str(len(data.encode()) + bool(fake.hang_s)))
         self.end_headers()
         self.wfile.write(data.encode())
+        time.sleep(fake.hang_s)
         return None
 
     def _send(self, reply: Reply) -> None:

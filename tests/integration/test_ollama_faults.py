@@ -145,9 +145,11 @@ def test_answers_share_one_connection(fake: FakeOllama, engine: OllamaEngine) ->
 
 def test_an_answer_that_is_complete_is_kept_though_its_stream_never_ends(fake: FakeOllama) -> None:
     fake.faults.append(Fault("hang_at_end"))
+    began = time.monotonic()
     answer = OllamaEngine(fake.url, limits=Limits(end_of_stream=0.1)).generate("small:1b", MESSAGES, Options(), 1)
     assert answer.text == fake.text("small:1b", MESSAGES[0]["content"], 1)
     assert len(fake.requests) == answer.attempts == 1
+    assert time.monotonic() - began < 20, "it waited for the server, which holds the stream for 30 s"
 
 
 def test_a_long_queue_takes_nothing_from_the_time_for_a_restart(fake: FakeOllama) -> None:

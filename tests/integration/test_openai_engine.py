@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.llama_server import llama_server
 from tipbench.config import Config
 from tipbench.engines import open_engine
 from tipbench.engines.base import EmptyAnswer, EngineUnreachable, ModelMissing, Options
-from tipbench.engines.openai import OpenAIEngine
+from tipbench.engines.openai import Limits, OpenAIEngine
 from tipbench.policy import check_parameters
 
 pytestmark = pytest.mark.integration
@@ -44,6 +45,22 @@ def test_an_answer_is_streamed_with_the_servers_timings(fake: FakeOpenAI) -> Non
     assert answer.tokens_per_s == 50.0 and answer.ttft_s is not None and 0 < answer.ttft_s <= answer.wall_s
     body = fake.requests[0]
     assert (body["stream"], body["temperature"], body["seed"], body["max_tokens"]) == (True, 0.3, 5, 77)
+
+
+def test_answers_share_one_connection_and_one_that_is_complete_is_kept_though_its_stream_never_ends(
+    fake: FakeOpenAI,
+) -> None:
+    engine = OpenAIEngine(fake.url, limits=Limits(end_of_stream=0.1))
+    for seed in range(10):
+        engine.generate("m", QUESTION, Options(), seed)
+    assert fake.connections == 1
+    fake.hang_s = 30
+    began = time.monotonic()
+    answer = engine.generate("m", QUESTION, Options(), 1)
+    assert answer.text == fake.content and time.monotonic() - began < 20, "it waited for the server"
+    fake.hang_s = 0
+    engine.generate("m", QUESTION, Options(), 1)
+    assert fake.connections == 2 and len(fake.requests) == 12
 
 
 def test_what_a_server_does_not_tell_stays_unknown(fake: FakeOpenAI) -> None:

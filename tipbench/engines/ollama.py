@@ -43,7 +43,7 @@ from tipbench.errors import TipbenchError
 from tipbench.memory.need import Tensor, shape_of
 from tipbench.model_names import parameters_stated, read_name, same_model
 from tipbench.net.address import read_address
-from tipbench.net.clients import ERRORS, json_object, open_client, words_of
+from tipbench.net.clients import ERRORS, json_object, open_client, read_out, words_of
 from tipbench.net.secret import from_environment, hide
 from tipbench.patience import Away, Busy, Patience
 
@@ -297,7 +297,7 @@ class OllamaEngine:
                     self._refuse(model, response, body)
                 # Headers come with the first chunk; from here on silence is short or a fault.
                 timeout["read"] = self._limits.between_chunks
-                answer = self._read(model, body, response, began, timeout)
+                answer = self._read(model, body, response, began)
                 self._client.has_answered = True
                 return answer
             finally:
@@ -319,7 +319,6 @@ class OllamaEngine:
         body: Mapping[str, object],
         response: httpx.Response,
         began: float,
-        timeout: dict[str, float | None],
     ) -> Generation:
         text: list[str] = []
         tokens: list[Token] = []
@@ -347,10 +346,8 @@ class OllamaEngine:
             if chunk.get("done") is True:
                 answer = _generation(model, "".join(text), chunk, first, time.perf_counter() - began, thought)
                 answer = replace(answer, tokens=tuple(tokens))
-                # A connection goes back to the pool only when it is read to its end.
-                timeout["read"] = self._limits.end_of_stream
-                with suppress(httpx.RequestError, _Transient):
-                    next(chunks, None)
+                with suppress(_Transient):
+                    read_out(chunks, response, self._limits.end_of_stream)
                 return answer
         raise _Transient(BrokenAnswer(f"{model}: the answer ended without its last chunk"))
 

@@ -39,7 +39,7 @@ from tipbench.engines.base import (
 from tipbench.engines.thoughts import answer_in
 from tipbench.errors import InputError
 from tipbench.net.address import read_address
-from tipbench.net.clients import ERRORS, open_client, words_of
+from tipbench.net.clients import ERRORS, open_client, read_out, words_of
 from tipbench.net.secret import Secret, from_environment, hide
 from tipbench.patience import Away, Busy, Patience
 
@@ -64,6 +64,8 @@ class Limits:
     between_chunks: float = 60.0
     unreachable: float = 60.0
     """How long a server that does not listen, or answers 5xx, is tried again."""
+    end_of_stream: float = 1.0
+    """From the last event to the end of the stream; a connection that is not done by then is not used again."""
     busy: float = 900.0
     """How long one request is held back by 429, waits that the server asks for included."""
     attempts: int = 3
@@ -360,7 +362,7 @@ class OpenAIEngine:
         reason: str | None = None
         timings: Mapping[str, Any] = {}
         usage: Mapping[str, Any] = {}
-        for chunk in _events(model, response):
+        for chunk in _events(model, response, self._limits.end_of_stream):
             if chunk.get("error"):
                 raise BrokenAnswer(f"{model}: {self.shown} said: {_said(chunk)[0]}")
             timings = _object(chunk.get("timings")) or timings
@@ -536,14 +538,15 @@ def _said(body: Mapping[str, Any]) -> tuple[str, str, str]:
     return " ".join(shown.split())[:500] if error else "", code, str(body.get("param") or "")
 
 
-def _events(model: str, response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """The objects of a stream of server-sent events."""
-    for line in response.iter_lines():
+def _events(model: str, response: httpx.Response, end_s: float) -> Iterator[dict[str, Any]]:
+    """The objects of a stream of server-sent events, which ends within `end_s` seconds of its last one."""
+    lines = response.iter_lines()
+    for line in lines:
         if not line.startswith("data:"):
             continue
         data = line[5:].strip()
         if data == "[DONE]":
-            return
+            return read_out(lines, response, end_s)
         try:
             chunk = json.loads(data)
         except (ValueError, RecursionError) as error:

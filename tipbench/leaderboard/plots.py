@@ -147,9 +147,11 @@ def tradeoff_plots(board: Leaderboard, *, narrow: bool = False) -> str:
     def draw(figure: Figure) -> None:
         shape = (len(panels), 1) if narrow else (1, len(panels))
         axes = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
+        shown = []
         for one, (label, cost, more_is_better) in zip(axes, panels, strict=True):
             points = [(c, float(x), float(c.composite or 0)) for c in judged if (x := cost(c)) is not None]
             _scatter(one, points, colors, more_is_better)
+            shown.append((one, points))
             one.set_xlabel(label)
             one.grid(color=INK, alpha=0.12, linewidth=0.6)
         for one in axes if narrow else axes[:1]:
@@ -159,6 +161,10 @@ def tradeoff_plots(board: Leaderboard, *, narrow: bool = False) -> str:
             for model, (color, marker) in colors.items()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), frameon=False)
+        # Where a label fits is known once everything else has its place, and no label moves it again.
+        _lay_out(figure)
+        for one, points in shown:
+            _number(one, points if len(points) <= MOST_LABELS else [p for p in points if p[0].pareto])
 
     columns = 1 if narrow else LEGEND_COLUMNS
     legend = 0.22 * -(-len(colors) // columns)
@@ -171,7 +177,7 @@ def tradeoff_plots(board: Leaderboard, *, narrow: bool = False) -> str:
 def _scatter(
     axes: Any, points: Sequence[tuple[Cell, float, float]], colors: dict[str, tuple[str, str]], more_is_better: bool
 ) -> None:
-    """Points numbered by rank, and the step line that no other point of this panel beats."""
+    """The points, and the step line that no other point of this panel beats."""
     xs = [x for _, x, _ in points]
     span = (max(xs) - min(xs)) or max(abs(xs[0]) * 0.2, 1.0)
     axes.set_xlim(max(min(xs) - 0.12 * span, 0), max(xs) + 0.15 * span)
@@ -189,8 +195,11 @@ def _scatter(
         face = color if on_front else "none"
         style = {"marker": marker, "color": color, "markerfacecolor": face, "markersize": 8, "linestyle": ""}
         axes.plot(*zip(*places, strict=True), **style, zorder=3)
-    labelled = points if len(points) <= MOST_LABELS else [p for p in points if p[0].pareto]
-    for (cell, x, y), offset in zip(labelled, _offsets(axes, [(x, y) for _, x, y in labelled]), strict=True):
+
+
+def _number(axes: Any, points: Sequence[tuple[Cell, float, float]]) -> None:
+    """Each point's rank beside it."""
+    for (cell, x, y), offset in zip(points, _offsets(axes, [(x, y) for _, x, y in points]), strict=True):
         axes.annotate(
             str(cell.rank), (x, y), xytext=offset, textcoords="offset points", ha="center", va="center", fontsize=9
         )
@@ -203,8 +212,7 @@ def _beats(other: Sequence[float], point: tuple[float, float], more_is_better: b
 
 
 def _offsets(axes: Any, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """For each point, the place around it (in typographic points) that is farthest from other points and labels."""
-    axes.figure.draw_without_rendering()
+    """For each point, the place around it (in typographic points) that is farthest from other points and labels; of a figure laid out."""
     scale = 72 / axes.figure.dpi
     here = np.array([axes.transData.transform(p) for p in points]) * scale
     ring = [
@@ -257,6 +265,13 @@ def _short(text: str, limit: int = 28) -> str:
     """A name that fits beside the plot; matplotlib's own markup is kept from seeing a dollar sign in it."""
     text = text if len(text) <= limit else text[: limit - 1] + "…"
     return text.replace("$", r"\$")
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give everything its place, for good."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    figure.set_layout_engine("none")
 
 
 def _svg(draw: Callable[[Figure], None], size: tuple[float, float], salt: str, label: str) -> str:

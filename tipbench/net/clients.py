@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import threading
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,6 +254,29 @@ def words_of(response: httpx.Response, longest: int = 300) -> str:
     line = " ".join(hide(str(words)).split())
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def read_out(rest: Iterable[object], response: httpx.Response, within_s: float) -> None:
+    """Read the rest of an answer that is complete already, so that its connection serves the next request.
+
+    One whose end does not come within `within_s` seconds is cut off. httpx notes a read's timeout when the body begins, and not again.
+    """
+    sock = response.extensions["network_stream"].get_extra_info("socket")
+
+    def cut_off() -> None:
+        with suppress(OSError):
+            # Not a TLS socket's own: that one takes its state away from under the read.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = threading.Timer(within_s, cut_off)
+    timer.daemon = True
+    timer.start()
+    try:
+        with suppress(*ERRORS):
+            for _ in rest:
+                pass
+    finally:
+        timer.cancel()
 
 
 def _as_httpx(proxy: Proxy, verify: Any) -> httpx.Proxy:
