@@ -9,6 +9,7 @@ same MLflow in the same run.
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import resource
 import statistics
@@ -126,7 +127,8 @@ def fill_and_say(url: str, experiment: str, n_cells: int) -> None:
 
 
 def measure(url: str, experiment: str) -> None:
-    """Print what each question takes."""
+    """Print what each question takes, in a process set up as `tipbench` is."""
+    importlib.import_module("tipbench.__main__")
     store = open_store(url)
     experiment_id = store.require_experiment(experiment)
     # The first page that a server is asked for takes longer.

@@ -112,6 +112,8 @@ def cautions(
     found = few_scenarios(max((c.n_scenarios for c in judged), default=0))
     found += of_one_family([(j.name, j.kind) for j in summaries], [c.model for c in judged])
     for judge in summaries:
+        if judge.kind not in ("llm", "agent"):
+            continue
         runs = [
             (
                 run.scenario,
@@ -124,5 +126,5 @@ def cautions(
             for record in records[run.run.run_id]
             if record.judge == judge.name and record.scores
         ]
-        found += follow_length(judge.name, runs) if judge.kind in ("llm", "agent") else []
+        found += follow_length(judge.name, runs)
     return found

@@ -152,12 +152,22 @@ def pareto_front(quality: npt.ArrayLike, speed: npt.ArrayLike, memory: npt.Array
     figures, near = figures[:, there], np.array([0.0, NEAR_SPEED, NEAR_MEMORY])[there]
     front: BoolArray = ~np.isnan(figures).any(axis=1) & (figures.shape[1] > 0)
     known = figures[front]
-    kept = [not _dominate(known, one, near * np.maximum(np.abs(known), np.abs(one))).any() for one in known]
+    kept = ~_dominated(known, near)
     # Ties are not transitive, so that cells could beat each other in a circle; then the exact figures decide.
-    front[front] = kept if any(kept) else [not _dominate(known, one, np.zeros(1)).any() for one in known]
+    front[front] = kept if kept.any() else ~_dominated(known, np.zeros_like(near))
     return np.asarray(front, dtype=bool)
 
 
-def _dominate(cells: FloatArray, one: FloatArray, slack: FloatArray) -> BoolArray:
-    """Which of the cells (C, F) are as good as `one` (F,) everywhere and better somewhere, by more than `slack`; more is better."""
-    return np.asarray((cells >= one - slack).all(axis=1) & (cells > one + slack).any(axis=1), dtype=bool)
+def _dominated(figures: FloatArray, near: FloatArray) -> BoolArray:
+    """For which cells there is another that is as good everywhere and better somewhere, (C,), by figures (C, F) of which more is better.
+
+    Two figures count as equal that differ by at most a share `near` (F,) of the larger one.
+    """
+    n_cells = len(figures)
+    as_good, better = np.ones((n_cells, n_cells), dtype=bool), np.zeros((n_cells, n_cells), dtype=bool)
+    for figure, share in zip(figures.T, near, strict=True):
+        size = np.abs(figure)
+        slack = share * np.maximum(size[:, None], size)
+        as_good &= figure[:, None] >= figure - slack
+        better |= figure[:, None] > figure + slack
+    return np.asarray((as_good & better).any(axis=0), dtype=bool)
