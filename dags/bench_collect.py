@@ -483,6 +483,12 @@ class JudgePod(StagePod):
 
     partly = False
 
+    def execute(self, context: Any) -> Any:
+        if context["params"]["judge"] == "baseline":
+            # It takes a second, and a pod that was deferred is looked at after eight.
+            self.deferrable, self.startup_check_interval_seconds = False, SOON_S
+        return super().execute(context)
+
     def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
         try:
             super().cleanup(pod=pod, remote_pod=remote_pod, xcom_result=xcom_result, context=context)
@@ -811,6 +817,8 @@ POD_SECURITY = k8s.V1PodSecurityContext(
 )
 
 
+SOON_S = 1
+"""How often a pod is looked at whose task waits for it and does nothing else, in seconds."""
 MEMORY = {"collect": "256Mi", "export": "512Mi", "judge": "512Mi", "compare": "768Mi"}
 """Memory of a stage's pod where no chart says it."""
 
@@ -915,9 +923,10 @@ def common(stage: str) -> dict[str, Any]:
         "deferrable": deferrable,
         "logging_interval": 10,
         # A worker's process lingers for a heartbeat interval (5 s) after it deferred; a trigger that fires in that time is taken
-        # for a task that was changed from outside, and costs a try. A task that is not deferred looks every second.
-        "startup_check_interval_seconds": 8 if deferrable else 1,
-        "poll_interval": 8,
+        # for a task that was changed from outside, and costs a try: a pod that is not up by then, as none is that was just made, is
+        # looked at again after eight. A task that is not deferred looks every second.
+        "startup_check_interval_seconds": 8 if deferrable else SOON_S,
+        "poll_interval": 2,
     }
 
 

@@ -161,6 +161,19 @@ def test_long_stages_and_the_wait_hold_no_worker(dag: Any) -> None:
     assert dag.get_task("await_scores").mode == "reschedule"
 
 
+@pytest.mark.parametrize(("who", "deferred"), [("baseline", False), ("llm", True)])
+def test_a_judge_that_takes_a_second_is_not_deferred(
+    dag: Any, who: str, deferred: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+
+    seen = []
+    monkeypatch.setattr(KubernetesPodOperator, "execute", lambda self, context: seen.append(self))
+    copy.copy(dag.get_task("judge")).execute({"params": {"judge": who}})
+    (task,) = seen
+    assert task.deferrable == deferred and (task.startup_check_interval_seconds == 1) == (not deferred)
+
+
 def test_it_survives_serialization(dag: Any) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
 

@@ -65,7 +65,7 @@ def secret(name: str, key: str) -> str:
     return base64.b64decode(kubectl("get", "secret", name, "-o", f"jsonpath={{.data.{key}}}")).decode()
 
 
-def until(what: str, check: Callable[[], Any], timeout: float = 300, every: float = 3) -> Any:
+def until(what: str, check: Callable[[], Any], timeout: float = 300, every: float = 1) -> Any:
     """What `check` returns once it is true. Errors of a connection count as not yet."""
     end = time.monotonic() + timeout
     last: Any = None
