@@ -184,19 +184,27 @@ def _rows(
     expected: dict[Row, dict[str, int]] = defaultdict(dict)
     for collection in collections:
         meant = Meaning(collection)
-        for planned in collection.plan:
+
+        def rows_of(model: str, prompt: str, meant: Meaning = meant) -> list[Row]:
+            """What the plan meant by these names: one row, and every row that there is where no options are noted."""
             options = meant.options if any(meant.options) else None
-            digest, prompt_hash = meant.digest(planned.model), meant.prompt_hash(planned.prompt)
-            column = labels.scenario_of(planned.scenario, meant.scenario_hash(planned.scenario))
-            rows = (
-                [labels.row(planned.model, planned.prompt, digest, prompt_hash, options)]
-                if options is not None
-                else [e.row for e in entries if (e.cell.model, e.cell.prompt) == (planned.model, planned.prompt)]
-                or [labels.row(planned.model, planned.prompt, digest, prompt_hash, options_of({}))]
-            )
-            for row in dict.fromkeys(rows):
-                order[row] = (planned.model, planned.prompt)
-                expected[row][column] = planned.n_tips
+            there = [e.row for e in entries if (e.cell.model, e.cell.prompt) == (model, prompt)] if not options else []
+            digest, prompt_hash = meant.digest(model), meant.prompt_hash(prompt)
+            return list(dict.fromkeys(there)) or [
+                labels.row(model, prompt, digest, prompt_hash, options or options_of({}))
+            ]
+
+        names = dict.fromkeys((planned.model, planned.prompt) for planned in collection.plan)
+        rows = {both: rows_of(*both) for both in names}
+        columns = {
+            name: labels.scenario_of(name, meant.scenario_hash(name))
+            for name in dict.fromkeys(planned.scenario for planned in collection.plan)
+        }
+        for both, meaning in rows.items():
+            order.update(dict.fromkeys(meaning, both))
+        for planned in collection.plan:
+            for row in rows[planned.model, planned.prompt]:
+                expected[row][columns[planned.scenario]] = planned.n_tips
     for entry in entries:
         order.setdefault(entry.row, (entry.cell.model, entry.cell.prompt))
         if entry.standing == "counted":

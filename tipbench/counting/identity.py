@@ -81,15 +81,13 @@ class Labels:
                 if value:
                     names[name] = value
         for collection in collections:
-            meant = Meaning(collection)
-            for planned in collection.plan:
-                for names, name, value in (
-                    (self.models, planned.model, meant.digest(planned.model)),
-                    (self.prompts, planned.prompt, meant.prompt_hash(planned.prompt)),
-                    (self.scenarios, planned.scenario, meant.scenario_hash(planned.scenario)),
-                ):
-                    if value:
-                        names[name] = value
+            meant, plan = Meaning(collection), collection.plan
+            for names, planned, content in (
+                (self.models, (one.model for one in plan), meant.digest),
+                (self.prompts, (one.prompt for one in plan), meant.prompt_hash),
+                (self.scenarios, (one.scenario for one in plan), meant.scenario_hash),
+            ):
+                names.update({name: value for name in dict.fromkeys(planned) if (value := content(name))})
 
     def row(self, model: str, prompt: str, digest: str, prompt_hash: str, options: tuple[str, ...]) -> Row:
         """The row of these contents; what is not known of them is taken from the names."""

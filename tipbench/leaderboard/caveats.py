@@ -117,7 +117,7 @@ def cautions(
         runs = [
             (
                 run.scenario,
-                statistics.fmean(v for s in record.scores.values() for v in s),
+                statistics.fmean([v for scores in record.scores.values() for v in scores]),
                 run.run.metrics["mean_words"],
             )
             for group in groups

@@ -117,9 +117,13 @@ def _costs(runs: Sequence[CellRecord]) -> dict[str, Any]:
     }
 
 
+CHECKS = {name: f"check_{name}" for name in Checks.model_fields}
+"""check -> the metric that counts the tips that it finds fault with"""
+
+
 def _checks(runs: Sequence[CellRecord]) -> Checks:
-    names = Checks.model_fields
-    return Checks(**{n: int(sum(c.run.metrics.get(f"check_{n}", 0) for c in runs)) for n in names})
+    metrics = [c.run.metrics for c in runs]
+    return Checks(**{name: int(sum(m.get(key, 0) for m in metrics)) for name, key in CHECKS.items()})
 
 
 def with_pareto(rows: Sequence[Cell]) -> list[Cell]:

@@ -399,7 +399,7 @@ def _judges(
             name=judge,
             kind=kind,
             n_judged=len(rated.scores.get(judge, {})),
-            mean=statistics.fmean(v for s in rated.scores[judge].values() for v in s.values())
+            mean=statistics.fmean([v for s in rated.scores[judge].values() for v in s.values()])
             if rated.scores.get(judge)
             else None,
             self_consistency=consistency.get(judge),
