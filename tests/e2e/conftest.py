@@ -314,19 +314,24 @@ def restored() -> Iterator[None]:
         upgrade({})
 
 
-def collecting(name: str, experiment: str, **more: object) -> None:
-    """A job by hand that collects, once."""
+def by_hand(stage: str, name: str, **settings: object) -> None:
+    """A job of a stage as its CronJob would make it, once, with these settings."""
     job = json.loads(
-        kubectl("create", "job", "--from=cronjob/tipbench-collect", name, "--dry-run=client", "-o", "json")
+        kubectl("create", "job", f"--from=cronjob/tipbench-{stage}", name, "--dry-run=client", "-o", "json")
     )
     job["spec"]["backoffLimit"] = 0
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    mine = {"experiment": experiment, "models": "smollm2:135m", "spool": f"/exchange/spool/{name}"} | SMALL | more
-    mine = {f"TIPBENCH_{key.upper()}": str(value) for key, value in mine.items()}
-    container["env"] = [e for e in container["env"] if e["name"] not in mine] + [
+    mine = {f"TIPBENCH_{key.upper()}": str(value) for key, value in settings.items()}
+    container["env"] = [e for e in container.get("env", []) if e["name"] not in mine] + [
         {"name": key, "value": value} for key, value in mine.items()
     ]
     kubectl("apply", "-f", "-", stdin=json.dumps(job))
+
+
+def collecting(name: str, experiment: str, **more: object) -> None:
+    """A job by hand that collects, with a spool of its own."""
+    mine = {"experiment": experiment, "models": "smollm2:135m", "spool": f"/exchange/spool/{name}"} | SMALL | more
+    by_hand("collect", name, **mine)
 
 
 def opened_panel(browser: Browser) -> Page:

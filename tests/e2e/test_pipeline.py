@@ -17,6 +17,7 @@ from tests.e2e.conftest import (
     Airflow,
     Mlflow,
     assert_complete,
+    by_hand,
     helm,
     kubectl,
     objects,
@@ -212,19 +213,9 @@ def test_a_missing_model_does_not_keep_the_other_from_being_compared(
 
 
 def test_stage_by_stage_without_airflow(mlflow: Mlflow, experiment: str) -> None:
-    settings = {
-        "TIPBENCH_EXPERIMENT": experiment,
-        "TIPBENCH_MODELS": "smollm2:135m",
-        **{f"TIPBENCH_{key.upper()}": str(value) for key, value in SMALL.items()},
-    }
     for stage in ("collect", "export", "judge", "compare"):
         name = f"e2e-{stage}-{experiment[-5:]}"
-        job = json.loads(
-            kubectl("create", "job", f"--from=cronjob/tipbench-{stage}", name, "--dry-run=client", "-o", "json")
-        )
-        env = job["spec"]["template"]["spec"]["containers"][0].setdefault("env", [])
-        env[:] = [{"name": k, "value": v} for k, v in settings.items()] + [e for e in env if e["name"] not in settings]
-        kubectl("apply", "-f", "-", stdin=json.dumps(job))
+        by_hand(stage, name, experiment=experiment, models="smollm2:135m", **SMALL)
         kubectl("wait", "--for=condition=complete", f"job/{name}", "--timeout=180s")
         kubectl("delete", "job", name)
     assert_complete(mlflow.cells(experiment), models=1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -29,14 +29,14 @@ from tipbench.api.settings import Settings
 from tipbench.api.web import Metrics
 from tipbench.catalog import Rubric, content_hash, load_rubric
 from tipbench.counting import marks
-from tipbench.counting.census import Census, Versions, take
+from tipbench.counting.census import Census, take
 from tipbench.counting.judged import MANUAL, Asked, Judges
 from tipbench.counting.sample import asked_for
 from tipbench.counting.status import Status, status
 from tipbench.errors import TipbenchError, UnreachableError
 from tipbench.leaderboard.markdown import to_markdown
 from tipbench.leaderboard.model import Leaderboard, to_json
-from tipbench.leaderboard.options import BoardOptions
+from tipbench.leaderboard.options import AS_IT_STANDS, BoardOptions
 from tipbench.rounds import record
 from tipbench.rounds.standing import advance
 from tipbench.store import Store, StoreError
@@ -456,26 +456,13 @@ class Service:
 
     # -- leaderboards --------------------------------------------------------------------------
 
-    async def board(
-        self,
-        experiment: str,
-        judges: Sequence[str] = (),
-        *,
-        versions: Versions = "current",
-        fresh: bool = False,
-        references: Sequence[str] = (),
-        margin: float = 0.0,
-        prefer: Literal["memory", "speed"] = "memory",
-    ) -> Board:
+    async def board(self, experiment: str, options: BoardOptions = AS_IT_STANDS, *, fresh: bool = False) -> Board:
         """The leaderboard as the experiment stands. `fresh` computes it whatever the cache says."""
         experiment_id = await self.experiment_id(experiment)
         if fresh:
             self.changed(experiment_id)
         mark = await self.state(experiment_id)
         asked, rubric = time.monotonic(), self.rubric()
-        options = BoardOptions(
-            judges=tuple(sorted(judges)), references=tuple(references), margin=margin, prefer=prefer, versions=versions
-        )
         # All that a board depends on: what was asked for, and the rubric with its weights and words.
         slot = (experiment_id, options, content_hash(rubric.model_dump(mode="json")))
 
@@ -486,7 +473,7 @@ class Service:
                 self._known.forget(experiment_id)
             known = await self.known(experiment_id)
             race = await self.race(experiment_id, rubric)
-            tags = await self.in_store(self.store.experiment_tags, experiment_id) if references else {}
+            tags = await self.in_store(self.store.experiment_tags, experiment_id) if options.references else {}
             value = await self.at_work(
                 _board,
                 experiment,

@@ -37,7 +37,7 @@ def refresh(store: Store, experiment_id: str, rubric_hash: str = "", asked: Aske
         wanted |= _wanted_of_samples(tags, census)
         for key, value in wanted.items():
             store.note(experiment_id, key, value)
-        _mark_cells(store, experiment_id, census, rubric_hash)
+        _mark_cells(store, experiment_id, census, rubric_hash, tags.get(MARKED, ""))
         if not wanted:
             break
     return census
@@ -105,12 +105,11 @@ def _wanted_of_samples(tags: Mapping[str, str], census: Census) -> dict[str, str
     return wanted
 
 
-def _mark_cells(store: Store, experiment_id: str, census: Census, rubric_hash: str) -> None:
+def _mark_cells(store: Store, experiment_id: str, census: Census, rubric_hash: str, noted: str) -> None:
     """Make the cells' tags say what they should, if something has happened that changes more than an applied file does.
 
-    That is another rubric, or cells that were superseded, came back, or turned out to be twins.
+    That is another rubric, or cells that were superseded, came back, or turned out to be twins. `noted` is what MARKED said.
     """
-    noted = store.notes(experiment_id, MARKED).get("", "")
     rubric = rubric_hash or noted.partition(" ")[0]
     aside = sorted(e.run_id for e in census.entries if e.standing in ("superseded", "twin") and e.cell.finished)
     note = f"{rubric} {sha256(' '.join(aside).encode()).hexdigest()[:16]}"

@@ -240,6 +240,8 @@ class Archive(Texts, Scores, Collections):
     def index(self, experiment_id: str) -> bool:
         """Put cells of ended collections, and what they hold, into two files when many are not in them yet; True when that was done."""
         cells, _ = self._cells_and_collections(experiment_id)
+        if len(cells) < MANY_CELLS:
+            return False
         kept = self.keep_texts(experiment_id, [cell for cell in cells if cell.finished])
         return self._index(experiment_id) or kept
 

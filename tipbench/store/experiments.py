@@ -77,11 +77,12 @@ class Experiments(Part):
     def blinding_secret(self, experiment_id: str) -> str:
         """The experiment's secret from which opaque item ids and their order are made; never exported."""
         tag = "tipbench.blinding_secret"
-        if tag not in self._backend.experiment_tags(experiment_id):
-            try:
-                self._backend.set_experiment_tag(experiment_id, tag, secrets.token_hex(16))
-            except StoreError:
-                # Somebody else, who exports at the same moment, may have been first.
-                if tag not in self._backend.experiment_tags(experiment_id):
-                    raise
+        if there := self._backend.experiment_tags(experiment_id).get(tag):
+            return there
+        try:
+            self._backend.set_experiment_tag(experiment_id, tag, secrets.token_hex(16))
+        except StoreError:
+            # Somebody else, who exports at the same moment, may have been first.
+            if tag not in self._backend.experiment_tags(experiment_id):
+                raise
         return self._backend.experiment_tags(experiment_id)[tag]

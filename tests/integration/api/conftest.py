@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from tests.conftest import free_port
+from tests.integration.api.laptop import Laptop, an_ollama
 from tipbench.api.app import create_app
 from tipbench.api.settings import Settings, from_environment
 from tipbench.catalog import load_scenarios
@@ -234,3 +235,12 @@ def problem(answer: httpx.Response, status: int) -> dict[str, Any]:
     body: dict[str, Any] = answer.json()
     assert body["status"] == status and body["instance"].startswith("urn:uuid:") and body["title"]
     return body
+
+
+@pytest.fixture
+def quick(tmp_path: Path, mlflow_url: str) -> Iterator[Laptop]:
+    """A laptop whose Ollama answers at once."""
+    with an_ollama() as fake:
+        laptop = Laptop(tmp_path, fake, mlflow_url)
+        yield laptop
+        laptop.end()

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,100 +20,25 @@ import httpx
 import pytest
 
 from tests.conftest import clean_env, free_port
-from tests.fakes.ollama_server import FakeOllama
 from tests.integration.api.conftest import judge_all, problem
+from tests.integration.api.laptop import Laptop, an_ollama
 
 pytestmark = pytest.mark.integration
 SMALL = {"prompts": "v1", "n_scenarios": 2, "n_tips": 2}
 
 
-class Laptop:
-    """`tipbench serve` as a process, to be stopped and killed at will, with everything in one folder."""
-
-    def __init__(self, folder: Path, ollama: FakeOllama, mlflow_url: str = "") -> None:
-        """Without an `mlflow_url` it keeps its results in a folder, as it does when nothing is configured."""
-        self.folder = folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = folder / "serve.log"
-        self.experiment = f"tip-bench-local-{self.port}"
-        """The one that a run without a name is in; nobody else's on a shared MLflow."""
-        self.environment = clean_env(folder) | {
-            "TIPBENCH_EXPERIMENT": self.experiment,
-            "XDG_STATE_HOME": str(folder / "state"),
-            "TIPBENCH_OLLAMA_URL": ollama.url,
-            "TIPBENCH_MODELS": "small:1b,other:1b",
-            **({"TIPBENCH_MLFLOW_URL": mlflow_url} if mlflow_url else {}),
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self, *, in_background: bool = False) -> httpx.Client:
-        """Start it, as from a terminal or as a script's background job; a client with the token that it printed."""
-
-        def ignore_interrupts() -> None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-        self.log.write_bytes(b"")
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "tipbench", "serve", "--port", str(self.port)]
-            self.process = subprocess.Popen(
-                command,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                preexec_fn=ignore_interrupts if in_background else None,
-            )
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                httpx.get(self.url + "/healthz", timeout=5)
-                break
-            except httpx.TransportError:
-                assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.1)
-        found = re.search(r"Bearer ([\w-]+)", self.log.read_text())
-        assert found is not None
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {found[1]}"}, timeout=60)
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """Stop it with a signal, and wait."""
-        if self.process is not None:
-            self.process.send_signal(how)
-            self.process.wait(60)
-            self.process = None
-
-
-@contextmanager
-def _ollama(delay: float = 0.0) -> Iterator[FakeOllama]:
-    fake = FakeOllama(delay=delay)
-    fake.add("other:1b", 1_000_000_000)
-    fake.start()
-    try:
-        yield fake
-    finally:
-        fake.stop()
-
-
 @pytest.fixture
 def at_home(tmp_path: Path) -> Iterator[Laptop]:
     """With its results in a folder. Every process that opens one takes seconds of a core: one test shows that it works."""
-    with _ollama() as fake:
+    with an_ollama() as fake:
         laptop = Laptop(tmp_path, fake)
         yield laptop
         laptop.end()
 
 
 @pytest.fixture
-def quick(tmp_path: Path, mlflow_url: str) -> Iterator[Laptop]:
-    with _ollama() as fake:
-        laptop = Laptop(tmp_path, fake, mlflow_url)
-        yield laptop
-        laptop.end()
-
-
-@pytest.fixture
 def slow(tmp_path: Path, mlflow_url: str) -> Iterator[Laptop]:
-    with _ollama(delay=1.0) as fake:
+    with an_ollama(delay=1.0) as fake:
         laptop = Laptop(tmp_path, fake, mlflow_url)
         yield laptop
         laptop.end()
@@ -270,7 +194,7 @@ def test_what_was_being_collected_when_the_api_went_is_told_as_interrupted(slow:
 
 
 def test_a_collection_that_cannot_work_says_why(tmp_path: Path, mlflow_url: str) -> None:
-    with _ollama() as fake:
+    with an_ollama() as fake:
         fake.add("huge:9b", 9_000_000_000)
         laptop = Laptop(tmp_path, fake, mlflow_url)
         try:
@@ -302,7 +226,7 @@ def test_a_collection_that_cannot_work_says_why(tmp_path: Path, mlflow_url: str)
 
 
 def test_models_without_an_engine_are_told_by_their_tags(tmp_path: Path, mlflow_url: str) -> None:
-    with _ollama() as fake:
+    with an_ollama() as fake:
         laptop = Laptop(tmp_path, fake, mlflow_url)
         fake.stop()
     try:

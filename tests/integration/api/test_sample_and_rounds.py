@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from tests.fakes.openai_server import FakeOpenAI
 from tests.integration.api.conftest import Server, apply_file, fill, judge_all, opened, problem, put_scores
-from tests.integration.api.test_local_runs import Laptop, _ollama, _start, _until
+from tests.integration.api.laptop import Laptop, an_ollama
+from tests.integration.api.test_local_runs import _start, _until
 from tipbench.catalog import load_rubric, load_scenarios
 from tipbench.cli import cli
 from tipbench.counting.census import take
@@ -122,7 +123,7 @@ def openai() -> Iterator[FakeOpenAI]:
 def test_a_run_with_an_llm_waits_for_the_sample_and_ranks_by_the_reference(
     tmp_path: Path, mlflow_url: str, openai: FakeOpenAI
 ) -> None:
-    with _ollama() as ollama:
+    with an_ollama() as ollama:
         laptop = Laptop(tmp_path, ollama, mlflow_url)
         laptop.environment |= {"TIPBENCH_JUDGE_BASE_URL": openai.url, "OPENAI_API_KEY": "none"}
         try:
@@ -239,11 +240,3 @@ def test_a_chain_of_rounds_on_this_machine_is_one_and_is_cancelled_as_one(quick:
     ended = _until(client, again, lambda run: run["state"] in ("success", "failed"))
     assert ended["state"] == "success" and ended["race"]["over"], ended
     assert client.get("/api/bench/dag-runs").json()["total"] == 3
-
-
-@pytest.fixture
-def quick(tmp_path: Path, mlflow_url: str) -> Iterator[Laptop]:
-    with _ollama() as fake:
-        laptop = Laptop(tmp_path, fake, mlflow_url)
-        yield laptop
-        laptop.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -14,6 +15,7 @@ from tipbench.config import EXPERIMENT_PATTERN
 from tipbench.errors import InputError
 from tipbench.leaderboard.gate import GateCell
 from tipbench.leaderboard.model import Cell, Leaderboard
+from tipbench.leaderboard.options import BoardOptions
 
 router = APIRouter(prefix="/api/bench", tags=["results"])
 MEDIA = {
@@ -90,15 +92,10 @@ async def leaderboard(
             experiment, kind = stem, suffix
     kind = kind or _accepted(request.headers.get("Accept", "*/*"))
     fresh = request.headers.get("Cache-Control") == "no-cache"
-    board = await api.board(
-        experiment,
-        judges or (),
-        versions=versions,
-        fresh=fresh,
-        references=reference or (),
-        margin=margin,
-        prefer=prefer,
+    options = BoardOptions(
+        judges=_named(judges), references=tuple(reference or ()), margin=margin, prefer=prefer, versions=versions
     )
+    board = await api.board(experiment, options, fresh=fresh)
     rendering = "json1" if kind == "json" and schema == "1" else kind
     headers = _validators(board, rendering)
     if kind == "html":
@@ -108,6 +105,11 @@ async def leaderboard(
     if headers["ETag"] in request.headers.get("If-None-Match", ""):
         return Response(status_code=304, headers=headers)
     return Response(await api.rendering(board, rendering), media_type=MEDIA[kind], headers=headers)
+
+
+def _named(judges: Sequence[str] | None) -> tuple[str, ...]:
+    """The judges in one order, whichever way they were asked for: the board is the same."""
+    return tuple(sorted(judges or ()))
 
 
 def _accepted(header: str) -> str:
@@ -155,7 +157,7 @@ async def plot(
     narrow: Annotated[bool, Query(description="tradeoff: its two parts one above the other")] = False,
 ) -> Response:
     """The leaderboard's figures as SVG that follows the colour of the page it is put into."""
-    board = await api.board(experiment, judges or (), references=reference or ())
+    board = await api.board(experiment, BoardOptions(judges=_named(judges), references=tuple(reference or ())))
     kind = "tradeoff-narrow" if narrow and plot == "tradeoff" else plot
     headers = _validators(board, kind)
     if headers["ETag"] in request.headers.get("If-None-Match", ""):
