@@ -217,6 +217,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.split("::", 1)[0]
+            if file.startswith("tests/e2e/"):
+                return nodeid
             if file in APART:
                 return nodeid.split(" ", 1)[0]
             return next((group for group, files in TOGETHER.items() if file.startswith(files)), file)
@@ -277,8 +279,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     deselected = terminalreporter.stats.get("deselected", [])
     on_cluster = sum("e2e" in item.keywords for item in deselected) or config.stash.get(ON_CLUSTER, 0)
     if "not production" in config.option.markexpr:
-        terminalreporter.write_line(
-            f"{on_cluster} tests install the values for production; run: make e2e E2E=production"
-        )
+        terminalreporter.write_line("those that install the values for production; run: make e2e E2E=production")
     elif on_cluster:
         terminalreporter.write_line(f"{on_cluster} tests: they need the kind cluster; run: make e2e")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
 
+@pytest.mark.concurrent
 def test_by_requests_alone_and_an_agent_with_a_url_and_a_token(
     api: httpx.Client, airflow: Airflow, mlflow: Mlflow, experiment: str
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_service_that_is_away_is_said_and_comes_back(api: httpx.Client) -> Non
     until("it recovers by itself", lambda: api.get("/experiments").status_code == 200, timeout=180)
 
 
+@pytest.mark.concurrent
 def test_from_the_browser_alone(airflow: Airflow, mlflow: Mlflow, experiment: str, browser: Browser) -> None:
     page = opened_panel(browser)
     page.get_by_role("link", name="Run collection").first.click()

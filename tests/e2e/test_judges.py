@@ -65,6 +65,7 @@ def score_all(page: Page) -> int:
         page.locator("blockquote.tip", has_text=tip).wait_for(state="detached")
 
 
+@pytest.mark.concurrent
 def test_an_llm_judges_everything_and_a_person_the_sample(
     api: httpx.Client, airflow: Airflow, mlflow: Mlflow, experiment: str, browser: Browser
 ) -> None:
@@ -137,6 +138,7 @@ def test_a_chain_of_rounds_outlives_airflows_scheduler(
         airflow.state(f"{run}__round_3")
 
 
+@pytest.mark.concurrent
 def test_a_person_judges_round_by_round_in_the_panel(
     api: httpx.Client, airflow: Airflow, mlflow: Mlflow, experiment: str, browser: Browser
 ) -> None:
@@ -207,6 +209,7 @@ def test_a_tip_that_the_llm_cannot_score_does_not_keep_the_others_from_being_ran
     assert [cell["n_judged"] for cell in board["cells"]].count(0) == 0, board["cells"]
 
 
+@pytest.mark.concurrent
 def test_cells_that_two_collectors_made_are_judged_once(
     api: httpx.Client, airflow: Airflow, mlflow: Mlflow, experiment: str
 ) -> None:

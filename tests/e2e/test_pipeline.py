@@ -71,6 +71,7 @@ def test_helm_test_goes_through_the_service(release: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.concurrent
 def test_the_whole_road_with_a_manual_judge(airflow: Airflow, mlflow: Mlflow, experiment: str, tmp_path: Path) -> None:
     conf = {**SMALL, "models": TWO, "experiment": experiment}
     said = kubectl("exec", "deploy/airflow-scheduler", "-c", "scheduler", "--",
@@ -123,6 +124,7 @@ def test_the_whole_road_with_a_manual_judge(airflow: Airflow, mlflow: Mlflow, ex
     assert objects("pods", f"tipbench.dev/experiment={experiment}") == []
 
 
+@pytest.mark.concurrent
 def test_with_no_word_of_models_it_collects_what_this_cluster_has(airflow: Airflow, mlflow: Mlflow) -> None:
     """What people type first succeeds; the two models write different tips."""
     experiment = "tip-bench-e2e-defaults"
@@ -139,6 +141,7 @@ def test_with_no_word_of_models_it_collects_what_this_cluster_has(airflow: Airfl
     assert texts["smollm2:135m"] != texts["smollm2:135m-brief"]
 
 
+@pytest.mark.concurrent
 def test_models_that_are_not_there_are_named_and_asked_for_once(airflow: Airflow, experiment: str) -> None:
     contract = ["qwen2.5:0.5b", "qwen2.5:1.5b", "gemma3:1b", "llama3.2:3b"]
     run = airflow.trigger(
@@ -152,6 +155,7 @@ def test_models_that_are_not_there_are_named_and_asked_for_once(airflow: Airflow
     assert "nothing to judge" in log and "llama3.2:3b" in log
 
 
+@pytest.mark.concurrent
 def test_a_key_of_the_conf_that_is_none_is_refused_at_once(airflow: Airflow) -> None:
     run = airflow.trigger(model="smollm2:135m")
     assert airflow.end(run, timeout=120) == "failed"
@@ -159,6 +163,7 @@ def test_a_key_of_the_conf_that_is_none_is_refused_at_once(airflow: Airflow) -> 
     assert airflow.tasks(run)["compare"] in ("upstream_failed", "skipped")
 
 
+@pytest.mark.concurrent
 def test_a_rubric_of_ones_own_is_waited_for_after_everything_was_judged_by_another(
     airflow: Airflow, mlflow: Mlflow, experiment: str, tmp_path: Path
 ) -> None:
@@ -198,6 +203,7 @@ def test_a_lease_that_was_lost_ends_the_collection_before_its_next_request(
     assert_complete(mlflow.cells(experiment), models=1, scenarios=4, tips=4)
 
 
+@pytest.mark.concurrent
 def test_a_missing_model_does_not_keep_the_other_from_being_compared(
     airflow: Airflow, mlflow: Mlflow, experiment: str
 ) -> None:
@@ -212,6 +218,7 @@ def test_a_missing_model_does_not_keep_the_other_from_being_compared(
     assert cells[-1]["failures"] == {"ModelMissing": 2} and cells[-1]["composite"] is None
 
 
+@pytest.mark.concurrent
 def test_stage_by_stage_without_airflow(mlflow: Mlflow, experiment: str) -> None:
     for stage in ("collect", "export", "judge", "compare"):
         name = f"e2e-{stage}-{experiment[-5:]}"
