@@ -189,6 +189,7 @@ class Archive(Texts, Scores, Collections):
         conditions = [f"tags.`{PARENT}` = '{run.run_id}'" for run in unread]
         if not known or len(unread) > FEW_SEARCHES:
             conditions, known, unread = [""], {}, runs
+        remembered = bool(known)
         for condition in conditions:
             for run in self._runs(experiment_id, "cell", condition):
                 if run.status in ENDED:
@@ -208,7 +209,8 @@ class Archive(Texts, Scores, Collections):
                 other = cells.get(cell.run.run_id)
                 if other is None or (cell.run.end_ms or 0) >= (other.run.end_ms or 0):
                     cells[cell.run.run_id] = cell
-        deleted = self._backend.deleted(experiment_id, f"tags.`{KIND}` = 'cell'")
+        # A search finds no run that somebody deleted; what was read earlier may be gone.
+        deleted = self._backend.deleted(experiment_id, f"tags.`{KIND}` = 'cell'") if remembered else set()
         ordered = sorted(cells.values(), key=lambda c: (c.run.start_ms, c.run.run_id))
         collections = [one for _, _, one in known.values() if one is not None]
         return (
