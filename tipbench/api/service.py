@@ -40,6 +40,7 @@ from tipbench.leaderboard.options import AS_IT_STANDS, BoardOptions
 from tipbench.rounds import record
 from tipbench.rounds.standing import advance
 from tipbench.store import Store, StoreError
+from tipbench.store.backend import StoreUnreachable
 from tipbench.store.records import CellRecord, ExperimentInfo, Holdings
 
 if TYPE_CHECKING:
@@ -141,13 +142,24 @@ class Board:
         return self.renderings[kind]
 
 
+class _Turn:
+    """Somebody computes a value, and others wait."""
+
+    def __init__(self) -> None:
+        self.over = asyncio.Event()
+        self.outage: StoreUnreachable | None = None
+
+
 class Cache(Generic[T]):
-    """The values last used, each computed once however many ask for it at the same time."""
+    """The values last used, each computed once however many ask for it at the same time.
+
+    Whoever waited while the store could not be reached is told so, too, instead of finding out anew, one after the other.
+    """
 
     def __init__(self, size: int, what: str, metrics: Metrics) -> None:
         self._size = size
         self._kept: OrderedDict[object, T] = OrderedDict()
-        self._locks: dict[object, asyncio.Lock] = {}
+        self._turns: dict[object, _Turn] = {}
         self._hits = metrics.cache.labels(what, "hit")
         self._misses = metrics.cache.labels(what, "miss")
 
@@ -174,28 +186,33 @@ class Cache(Generic[T]):
         """The slot's value while `is_fresh`, else what `compute` makes of it. While somebody else computes, one that is good
         enough `meanwhile` is handed out at once.
         """
-        if slot in self._kept and is_fresh(self._kept[slot]):
-            self._hits.inc()
-            self._kept.move_to_end(slot)
-            return self._kept[slot]
-        lock = self._locks.setdefault(slot, asyncio.Lock())
-        if lock.locked() and slot in self._kept and meanwhile(self._kept[slot]):
-            self._hits.inc()
-            return self._kept[slot]
-        try:
-            async with lock:
-                if slot in self._kept and is_fresh(self._kept[slot]):
-                    self._hits.inc()
-                    return self._kept[slot]
-                self._misses.inc()
-                value = self._kept[slot] = await compute()
+        while True:
+            if slot in self._kept and is_fresh(self._kept[slot]):
+                self._hits.inc()
                 self._kept.move_to_end(slot)
-                while len(self._kept) > self._size:
-                    self._kept.popitem(last=False)
-                return value
+                return self._kept[slot]
+            if (other := self._turns.get(slot)) is None:
+                break
+            if slot in self._kept and meanwhile(self._kept[slot]):
+                self._hits.inc()
+                return self._kept[slot]
+            await other.over.wait()
+            if other.outage is not None:
+                raise other.outage
+        mine = self._turns[slot] = _Turn()
+        self._misses.inc()
+        try:
+            value = self._kept[slot] = await compute()
+        except StoreUnreachable as error:
+            mine.outage = error
+            raise
         finally:
-            if not lock.locked():
-                self._locks.pop(slot, None)
+            del self._turns[slot]
+            mine.over.set()
+        self._kept.move_to_end(slot)
+        while len(self._kept) > self._size:
+            self._kept.popitem(last=False)
+        return value
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tipbench.api.web import Metrics
 from tipbench.config import Config
 from tipbench.errors import InputError, UnreachableError
 from tipbench.store import StoreError
+from tipbench.store.backend import StoreUnreachable
 
 pytestmark = pytest.mark.unit
 DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "openapi.json"
@@ -209,6 +210,37 @@ def test_an_error_while_computing_is_not_kept() -> None:
         return await cache.get("a", lambda v: True, work)
 
     assert asyncio.run(main()) == 1
+
+
+def test_an_outage_is_found_out_once_for_all_who_wait_and_anything_else_by_each() -> None:
+    async def main(error: type[StoreError]) -> tuple[int, int]:
+        cache: Cache[int] = Cache(2, "test", Metrics())
+        calls = []
+
+        async def fail() -> int:
+            calls.append(1)
+            await asyncio.sleep(0.01)
+            raise error("no")
+
+        found = await asyncio.gather(*(cache.get("a", lambda v: True, fail) for _ in range(20)), return_exceptions=True)
+        assert all(isinstance(one, error) for one in found)
+        return len(calls), await cache.get("a", lambda v: True, lambda: asyncio.sleep(0, 7))
+
+    assert asyncio.run(main(StoreUnreachable)) == (1, 7)
+    assert asyncio.run(main(StoreError)) == (20, 7)
+
+
+def test_who_waits_for_somebody_who_goes_away_computes_it_then() -> None:
+    async def main() -> list[int]:
+        cache: Cache[int] = Cache(2, "test", Metrics())
+        first = asyncio.create_task(cache.get("a", lambda v: True, lambda: asyncio.sleep(60, 1)))
+        await asyncio.sleep(0)
+        others = [asyncio.create_task(cache.get("a", lambda v: True, lambda: asyncio.sleep(0, 2))) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        first.cancel()
+        return await asyncio.gather(*others)
+
+    assert asyncio.run(main()) == [2] * 5
 
 
 def test_a_key_makes_the_same_run_id_everywhere_and_no_key_a_new_one() -> None:
