@@ -372,14 +372,14 @@ def mlflow() -> Mlflow:
     return Mlflow()
 
 
-@pytest.fixture(scope="session")
-def api() -> httpx.Client:
-    """The API with the first admin's token, as a script has it."""
+@pytest.fixture
+def api() -> Iterator[httpx.Client]:
+    """The API with the first admin's token, as a script has it; ready, though the test before may have had its pod replaced."""
     token = secret("tipbench-admin", "token")
     headers = {"Authorization": f"Bearer {token}"}
-    client = httpx.Client(base_url=f"{API}/api/bench", headers=headers, timeout=60, limits=NO_REUSE)
     until("the API is ready", lambda: httpx.get(f"{API}/readyz").json()["ready"], timeout=120)
-    return client
+    with httpx.Client(base_url=f"{API}/api/bench", headers=headers, timeout=60, limits=NO_REUSE) as client:
+        yield client
 
 
 @pytest.fixture
