@@ -35,7 +35,7 @@ from tipbench.cli import EXIT_INTERRUPTED, cli  # noqa: E402
 gc.freeze()
 gc.enable()
 # What a command makes is freed by its reference counts, nearly all of it; of a board of a thousand rows, looking for more takes a quarter of the time.
-gc.set_threshold(20_000, 50, 100)
+gc.set_threshold(10_000, 10, 10)
 
 
 def main() -> None:
