@@ -553,7 +553,7 @@ class ScoresSensor(BaseSensorOperator):
             with Mlflow(params["mlflow_url"]) as mlflow:
                 experiment = mlflow.experiment(params["experiment"])
         except Refused as error:
-            raise AirflowFailException(str(error)) from error
+            raise error.as_failure() from error
         except httpx.HTTPError as error:
             self.log.warning("MLflow cannot be asked (%s); trying again in %s s", error, self.poke_interval)
             return False
@@ -653,11 +653,19 @@ def explain(pod: Any) -> tuple[str, dict[str, Any], str]:
 
 
 class Refused(Exception):
-    """An answer of MLflow's that no waiting mends; the message says what to change, `code` is MLflow's own error code."""
+    """An answer of MLflow's that no waiting mends; the message says what to change, `code` is MLflow's own error code.
 
-    def __init__(self, words: str, code: str = "") -> None:
+    `status` is HTTP's. A 404 without a code is not MLflow's: the address is wrong, or what stands before MLflow gives it while MLflow is away.
+    """
+
+    def __init__(self, words: str, code: str = "", status: int = 0) -> None:
         super().__init__(words)
-        self.code = code
+        self.code, self.status = code, status
+
+    def as_failure(self) -> AirflowException:
+        """The end of the task, or of this try of it where another one may do."""
+        may_pass = self.status == 404 and not self.code
+        return AirflowException(str(self)) if may_pass else AirflowFailException(str(self))
 
 
 def plain_url(url: str) -> str:
@@ -750,7 +758,7 @@ class Mlflow:
         except (ValueError, AttributeError):
             said = code = ""
         words = f"MLflow at {self._url} refused the request ({status}{f': {said[:200]}' if said else ''}). {hint}"
-        return Refused(words.strip(), code)
+        return Refused(words.strip(), code, status)
 
     def _post(self, path: str, **body: Any) -> dict[str, Any]:
         return self._ask("POST", path, json=body)
@@ -1058,7 +1066,7 @@ with DAG(
             said = json.loads({t["key"]: t["value"] for t in experiment.get("tags", [])}[tag])
             looks, action, reason = int(said["looks_taken"]), str(said["action"]), str(said.get("reason", ""))
         except Refused as error:
-            raise AirflowFailException(str(error)) from error
+            raise error.as_failure() from error
         except (KeyError, TypeError, ValueError) as error:
             raise AirflowFailException(
                 f"experiment {params['experiment']} does not say what comes next (tag {tag}: {error!r}); clear compare, which writes it"

@@ -123,7 +123,6 @@ def test_a_server_that_is_away_is_waited_for(dag: Any) -> None:
         ((401, "You are not authenticated"), "MLFLOW_TRACKING_TOKEN"),
         ((403, {"error_code": "PERMISSION_DENIED", "message": "Permission denied"}), "403: Permission denied"),
         ((403, "Invalid Host header - possible DNS rebinding attack detected"), "allowedHosts"),
-        ((404, "<html>no such page</html>"), "path of mlflow_url"),
         ((404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No Experiment"}), "tip-bench-x is gone"),
         ((400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "bad name"}), "bad name"),
         ((405, ""), "405"),
@@ -144,6 +143,19 @@ def test_what_no_waiting_mends_fails_at_once_with_a_sentence(
         return
     with pytest.raises(AirflowFailException, match=words):
         poke(dag, server.url)
+
+
+@pytest.mark.parametrize("said", ["", "<html>no such page</html>", "default backend - 404", {"detail": "Not Found"}])
+def test_a_404_that_is_not_mlflows_ends_a_try_and_says_what_may_be_wrong(dag: Any, server: Server, said: Any) -> None:
+    """A gateway gives it while MLflow is away, too: the task is tried again, as often as its retries say."""
+    from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+    server.answer = (404, said)
+    with pytest.raises(AirflowException, match="path of mlflow_url") as failure:
+        poke(dag, server.url)
+    assert not isinstance(failure.value, AirflowFailException)
+    for task in ("await_scores", "await_sample", "another_round"):
+        assert dag.get_task(task).retries > 0
 
 
 def test_a_redirect_names_the_address_to_use(dag: Any, server: Server) -> None:
