@@ -71,7 +71,6 @@ def prepared(objects: list[Object]) -> list[Object]:
     return found
 
 
-@pytest.mark.concurrent
 @pytest.mark.parametrize(("chart", "values_file", "set", "release"), ALL, ids=IDS)
 def test_the_api_server_takes_every_object(chart: str, values_file: str | None, set: Values, release: str) -> None:
     items = prepared(render(chart, values_file, set, release))
