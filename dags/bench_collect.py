@@ -83,6 +83,8 @@ NEXT = "tipbench.next.{rubric}"
 ROUND = "__round_"
 LINGERS_S = 15.0
 """How long after a run was stopped a worker may still start a pod: it learns of it with its next heartbeat (5 s)."""
+SOON_S = 1
+"""How often a pod is looked at whose task waits for it and does nothing else, in seconds."""
 NO_RETRY = {"ModelMissing", "OOMKilled"}
 """Reasons that another try does not mend."""
 URL = r"https?://[^\s/,]+(/[^\s,]*)?"
@@ -825,8 +827,6 @@ POD_SECURITY = k8s.V1PodSecurityContext(
 )
 
 
-SOON_S = 1
-"""How often a pod is looked at whose task waits for it and does nothing else, in seconds."""
 MEMORY = {"collect": "256Mi", "export": "512Mi", "judge": "512Mi", "compare": "768Mi"}
 """Memory of a stage's pod where no chart says it."""
 

@@ -184,18 +184,8 @@ def _rows(
     expected: dict[Row, dict[str, int]] = defaultdict(dict)
     for collection in collections:
         meant = Meaning(collection)
-
-        def rows_of(model: str, prompt: str, meant: Meaning = meant) -> list[Row]:
-            """What the plan meant by these names: one row, and every row that there is where no options are noted."""
-            options = meant.options if any(meant.options) else None
-            there = [e.row for e in entries if (e.cell.model, e.cell.prompt) == (model, prompt)] if not options else []
-            digest, prompt_hash = meant.digest(model), meant.prompt_hash(prompt)
-            return list(dict.fromkeys(there)) or [
-                labels.row(model, prompt, digest, prompt_hash, options or options_of({}))
-            ]
-
         names = dict.fromkeys((planned.model, planned.prompt) for planned in collection.plan)
-        rows = {both: rows_of(*both) for both in names}
+        rows = {both: _rows_meant(*both, meant, labels, entries) for both in names}
         columns = {
             name: labels.scenario_of(name, meant.scenario_hash(name))
             for name in dict.fromkeys(planned.scenario for planned in collection.plan)
@@ -222,6 +212,14 @@ def _rows(
         if row in stale:
             found.append(RowInfo(row, model, prompt, False, "", {}, stale_columns=current))
     return _with_variants(sorted(found, key=lambda info: not info.current))
+
+
+def _rows_meant(model: str, prompt: str, meant: Meaning, labels: Labels, entries: Sequence[Entry]) -> list[Row]:
+    """What a plan meant by these names: one row, or every row that there is where the plan noted no options."""
+    options = meant.options if any(meant.options) else ()
+    there = [] if options else [e.row for e in entries if (e.cell.model, e.cell.prompt) == (model, prompt)]
+    digest, prompt_hash = meant.digest(model), meant.prompt_hash(prompt)
+    return list(dict.fromkeys(there)) or [labels.row(model, prompt, digest, prompt_hash, options or options_of({}))]
 
 
 def _with_variants(rows: Sequence[RowInfo]) -> list[RowInfo]:

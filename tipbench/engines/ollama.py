@@ -513,10 +513,10 @@ class OllamaEngine:
     def _check_way(self, response: httpx.Response) -> None:
         """Raise what an answer means that is not Ollama's own: a proxy's, or a redirect."""
         own = isinstance((json_object(response) or {}).get("error"), str)
-        proxy_says = self._client.foreign(response, own=own)
-        if proxy_says and response.status_code in (403, 407):
-            raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {proxy_says}")
-        if away := proxy_says or self._client.displaced(response, own=own):
+        away = self._client.foreign(response, own=own)
+        if away and response.status_code in (403, 407):
+            raise EngineUnreachable(f"Ollama at {self._shown} cannot be reached: {away}")
+        if away:
             raise Away(away)
         elsewhere = self._client.redirect(response)
         if elsewhere:

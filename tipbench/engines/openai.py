@@ -412,11 +412,9 @@ class OpenAIEngine:
         words, code, param = _said(_body_of(response))
         words = hide(words) or words_of(response) or response.reason_phrase
         own = "json" in response.headers.get("content-type", "")
-        if proxy_says := self._client.foreign(response, own=own):
+        if away := self._client.foreign(response, own=own):
             if status in (403, 407):
-                raise EngineUnreachable(f"{self._who} cannot be reached: {proxy_says}")
-            raise Away(proxy_says)
-        if away := self._client.displaced(response, own=own):
+                raise EngineUnreachable(f"{self._who} cannot be reached: {away}")
             raise Away(away)
         if elsewhere := self._client.redirect(response):
             raise InputError(f"{self._who}: {elsewhere}")

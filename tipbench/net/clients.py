@@ -87,27 +87,21 @@ class Client(httpx.Client):
         )
 
     def foreign(self, response: httpx.Response, own: bool) -> str:
-        """Words for an answer that the proxy gave instead of the service; nothing when it is the service's.
+        """Words for an answer that somebody else gave instead of the service; nothing when it is the service's.
 
-        `own` says whether the body is what the service would write (JSON of its kind).
+        That is the proxy, or what stands before the service while that is away (an ingress, a server in its first moment): its 404 counts
+        once the service has answered here, since until then the address may be wrong. `own` says whether the body is what the service
+        would write (JSON of its kind).
         """
         status = response.status_code
+        self.has_answered |= own
+        if status == 404 and not own and self.has_answered:
+            return f"HTTP 404, which is not {self.name}'s own answer"
         if self.proxy is None or own or status not in (403, 407, 502, 503, 504):
             return ""
         reason = response.reason_phrase
         words = f"{status} {reason}".strip()
         return f"{self.proxy} answered {words} in its place{self._advice(words)}"
-
-    def displaced(self, response: httpx.Response, own: bool) -> str:
-        """Words for a 404 of what stands before the service while that is away (an ingress, a server in its first moment).
-
-        Nothing for the service's own, and nothing before the service has answered here: until then, the address may be wrong. `own` as in
-        `foreign`.
-        """
-        self.has_answered |= own
-        if response.status_code != 404 or own or not self.has_answered:
-            return ""
-        return f"HTTP 404, which is not {self.name}'s own answer"
 
     def redirect(self, response: httpx.Response) -> str:
         """Words for a redirect; nothing when the answer is none. tipbench follows none: a POST would arrive as a GET."""

@@ -123,13 +123,11 @@ class RestBackend:
         if response.is_success:
             return response
         own = "error_code" in (json_object(response) or {})
-        proxy_says = self._client.foreign(response, own=own)
-        if proxy_says and response.status_code in (403, 407):
-            raise StoreUnreachable(f"MLflow at {self.where} cannot be reached: {proxy_says}")
-        if response.status_code in (408, 429) or response.status_code >= 500:
-            raise _Transient(proxy_says or f"HTTP {response.status_code}")
-        if elsewhere := self._client.displaced(response, own=own):
-            raise _Transient(elsewhere)
+        away = self._client.foreign(response, own=own)
+        if away and response.status_code in (403, 407):
+            raise StoreUnreachable(f"MLflow at {self.where} cannot be reached: {away}")
+        if away or response.status_code in (408, 429) or response.status_code >= 500:
+            raise _Transient(away or f"HTTP {response.status_code}")
         return response
 
     def _api(self, method: str, path: str, **kwargs: Any) -> dict[str, Any]:

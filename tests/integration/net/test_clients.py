@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import free_port
 from tipbench.api.backends.airflow import AirflowBackend
-from tipbench.engines import ollama, openai
+from tipbench.engines import openai
 from tipbench.engines.base import BrokenAnswer, Engine, EngineUnreachable, Options, QueueFull
 from tipbench.engines.ollama import Limits, OllamaEngine
 from tipbench.engines.openai import OpenAIEngine
@@ -385,8 +385,8 @@ CHOICE = b'{"choices": [{"message": {"content": "Rest now."}, "finish_reason": "
 def test_a_404_that_is_not_ollamas_is_an_outage_once_ollama_has_answered(
     nobodys: tuple[Any, ...], first_seen: str
 ) -> None:
-    limits = ollama.Limits(unreachable=2, attempts=1)
-    with answering(200, CHUNK) as server, closing(ollama.OllamaEngine(server.url, limits=limits)) as engine:
+    limits = Limits(unreachable=2, attempts=1)
+    with answering(200, CHUNK) as server, closing(OllamaEngine(server.url, limits=limits)) as engine:
 
         def ask() -> str:
             return engine.generate("m", [{"role": "user", "content": "hi"}], Options(), 1).text
@@ -414,7 +414,7 @@ def test_a_404_that_is_not_the_providers_is_an_outage_once_it_has_answered(
     limits = openai.Limits(unreachable=1.5, attempts=1)
     with (
         answering(200, CHOICE, {"Content-Type": "application/json"}) as server,
-        closing(openai.OpenAIEngine(server.url + "/v1", limits=limits)) as engine,
+        closing(OpenAIEngine(server.url + "/v1", limits=limits)) as engine,
     ):
 
         def ask() -> str:
@@ -434,9 +434,9 @@ def test_a_404_that_is_not_the_providers_is_an_outage_once_it_has_answered(
 def test_an_outage_that_stays_says_what_answered_in_the_engines_place(kind: str) -> None:
     with answering(200, b'{"models": [], "data": []}', {"Content-Type": "application/json"}) as server:
         engine: Engine = (
-            ollama.OllamaEngine(server.url, limits=ollama.Limits(unreachable=0.3))
+            OllamaEngine(server.url, limits=Limits(unreachable=0.3))
             if kind == "ollama"
-            else openai.OpenAIEngine(server.url, limits=openai.Limits(unreachable=0.3))
+            else OpenAIEngine(server.url, limits=openai.Limits(unreachable=0.3))
         )
         with closing(engine):
             assert engine.models() == []

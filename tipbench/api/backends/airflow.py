@@ -129,8 +129,7 @@ class AirflowBackend:
             raise AirflowError(
                 f"Airflow at {self._where}: {method} {path} cannot be sent: {hide(str(error))}"
             ) from error
-        own = json_object(response) is not None
-        if away := self._client.foreign(response, own) or self._client.displaced(response, own):
+        if away := self._client.foreign(response, own=json_object(response) is not None):
             raise AirflowUnreachable(f"Airflow at {self._where} cannot be reached: {away}")
         elsewhere = self._client.redirect(response)
         if elsewhere:
